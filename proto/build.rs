@@ -1,1 +1,26 @@
-fn main() {}
+//! Compiles the protos below `sightline/` with the system's `protoc`.
+
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    let public = ["rtstream", "index", "event", "watch", "collection"]
+        .map(|name| format!("sightline/v1/{name}.proto"));
+    let internal = ["bus", "catalog", "records", "ingest"]
+        .map(|name| format!("sightline/internal/v1/{name}.proto"));
+
+    // The descriptor set holds the public package alone: it is what reflection shows.
+    tonic_prost_build::configure()
+        .file_descriptor_set_path(out.join("sightline.v1.bin"))
+        .bytes(".")
+        .compile_protos(&public, &[".".into()])?;
+    // A folder of its own, because an extern package is written out empty.
+    let internal_out = out.join("internal");
+    std::fs::create_dir_all(&internal_out)?;
+    tonic_prost_build::configure()
+        .out_dir(internal_out)
+        .extern_path(".sightline.v1", "crate::v1")
+        .bytes(".")
+        .compile_protos(&internal, &[".".into()])?;
+    Ok(())
+}

@@ -1,1 +1,24 @@
-//! (being written)
+//! The bus: NATS JetStream as the one engine for work, state and fan-out.
+//!
+//! The only crate that acknowledges messages. A handler returns what it made of a message; the loops here publish that with
+//! its ids, wait until the bus has it, and only then acknowledge. A crash in between repeats work, and the ids make the
+//! repetition harmless.
+
+mod connection;
+pub mod embedded;
+mod error;
+mod in_order;
+mod lease;
+mod reading;
+mod streams;
+mod subjects;
+mod work;
+
+pub use connection::{Bus, BusConfig};
+pub use error::BusError;
+pub use in_order::{BatchHandler, work_in_order};
+pub use lease::{Lease, LeaseConfig, Leases};
+pub use reading::Start;
+pub use streams::StreamName;
+pub use subjects::{ObservationKind, Subject};
+pub use work::{Handler, Outgoing, Received, Refusal, Work, work};

@@ -1,1 +1,9 @@
-//! (being written)
+//! What every role needs to run and to be operated: clock, failpoints, metrics, probes, telemetry.
+
+pub mod admin;
+pub mod clock;
+pub mod failpoint;
+pub mod metrics;
+pub mod telemetry;
+
+pub use tokio_util::sync::CancellationToken as Shutdown;

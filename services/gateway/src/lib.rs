@@ -1,1 +1,151 @@
-//! (being written)
+//! The gateway: the public API on one port, in gRPC and gRPC-web.
+//!
+//! Architecture invariant: no media pipeline, no model and no vector store here. The gateway validates, reads and writes
+//! the catalog, relays what happens, and asks the embeddings service for what is stored.
+
+mod api;
+mod auth;
+mod grpc;
+mod metrics;
+mod router;
+mod server;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sightline_bus::{Bus, BusError};
+use sightline_catalog::Catalog;
+use sightline_catalog::seal::SealKey;
+use sightline_egress::Policy;
+use sightline_service::Shutdown;
+use sightline_service::admin::Readiness;
+use sightline_service::clock::Clock;
+use sightline_service::metrics::Metrics;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tonic::transport::Channel;
+
+pub use auth::{ACCESS_TOKEN, ApiKeys};
+
+use crate::api::watch::Hub;
+use crate::api::{Core, Records};
+use crate::metrics::GatewayMetrics;
+
+/// What the gateway is told.
+#[derive(Clone)]
+pub struct Config {
+    /// The keys that may call.
+    pub api_keys: ApiKeys,
+    /// The model of indexes that name none; one of `models`.
+    pub default_model: String,
+    /// The models that caption workers serve.
+    pub models: Vec<String>,
+    /// The threshold of alerts that set none, above 0 and at most 1.
+    pub default_threshold: f32,
+    /// The one directory that file sources may come from; without it file sources are refused.
+    pub media_root: Option<PathBuf>,
+    /// Where webhooks may go.
+    pub egress: Policy,
+    /// What one client may take.
+    pub limits: Limits,
+}
+
+/// Bounds on what clients take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open connections; further clients wait.
+    pub connections: usize,
+    /// Calls in flight on one connection; further calls wait at the client.
+    pub streams_per_connection: u32,
+    /// Size of one request.
+    pub message_bytes: usize,
+    /// Time of one call up to the head of its response; a shorter deadline of the caller wins.
+    pub deadline: Duration,
+    /// Time that calls in flight get to finish at shutdown.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            streams_per_connection: 1024,
+            message_bytes: 1 << 20,
+            deadline: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the gateway works with.
+pub struct Deps {
+    /// The bus.
+    pub bus: Bus,
+    /// The catalog.
+    pub catalog: Catalog,
+    /// Tells when things are created.
+    pub clock: Arc<dyn Clock>,
+    /// Where metrics are registered.
+    pub metrics: Metrics,
+    /// Ready when the gateway follows the bus.
+    pub readiness: Readiness,
+    /// Seals sources' credentials.
+    pub seal: SealKey,
+    /// To the embeddings service's RecordsService; connected when it is first needed, so that it may start later.
+    pub records: Channel,
+}
+
+/// Why the gateway could not start.
+#[derive(Debug, Error)]
+pub enum GatewayError {
+    /// The bus does not answer.
+    #[error("the gateway cannot read observations from the bus")]
+    Bus(#[source] BusError),
+}
+
+/// Serves the public API on `listener` until `shutdown`: then watches end with UNAVAILABLE, calls in flight finish, and
+/// what has not finished within `Limits::drain` is cut.
+///
+/// # Errors
+/// When the bus does not answer at the start.
+pub async fn serve(
+    config: Config,
+    deps: Deps,
+    listener: TcpListener,
+    shutdown: Shutdown,
+) -> Result<(), GatewayError> {
+    let metrics = GatewayMetrics::register(&deps.metrics);
+    let hub = Hub::new(&deps.bus, metrics.clone())
+        .await
+        .map_err(GatewayError::Bus)?;
+    let hub = Arc::new(hub);
+    let limits = config.limits.clone();
+    let gate = router::Gate::new(config.api_keys.clone(), limits.deadline, metrics.clone());
+    let bus = deps.bus.clone();
+    let core = Arc::new(Core {
+        config,
+        bus: deps.bus,
+        catalog: deps.catalog,
+        clock: deps.clock,
+        metrics,
+        seal: deps.seal,
+        records: Records::new(deps.records),
+        hub: Arc::clone(&hub),
+        shutdown: shutdown.clone(),
+    });
+    let (routes, health) = grpc::routes(Arc::clone(&core));
+    let router = router::router(routes, gate, deps.readiness.clone());
+    health.set(true).await;
+    let stopping = async {
+        shutdown.cancelled().await;
+        health.set(false).await;
+    };
+    tokio::join!(
+        hub.follow(&bus, &deps.readiness, &shutdown),
+        core.keep_asking_for_runs(&shutdown),
+        server::serve(listener, router, &limits, shutdown.clone()),
+        stopping,
+    );
+    Ok(())
+}

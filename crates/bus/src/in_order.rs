@@ -1,0 +1,200 @@
+//! The loop for consumers that need order: batches in stream order, one at a time.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{Consumer, pull};
+use async_nats::jetstream::{AckKind, Message as Raw};
+use async_trait::async_trait;
+use futures::StreamExt;
+use prost::Message;
+use sightline_service::{Shutdown, failpoint};
+use tokio::time::{sleep, timeout};
+
+use crate::connection::Bus;
+use crate::error::BusError;
+use crate::work::{
+    Outgoing, Places, Received, Refusal, Work, bury, consumer, decode, pause_without_bus,
+    publish_all, pull_one, settle, with_heartbeat,
+};
+
+/// How long to hold back after the bus did not take a result.
+const OUTPUT_PAUSE: Duration = Duration::from_millis(500);
+/// How long the server may take to hand over what is there already.
+const REST_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Handles batches in stream order; acknowledging is not its business.
+#[async_trait]
+pub trait BatchHandler<M>: Send + 'static {
+    /// Handles a batch and returns what is to be published. A batch may be handled again, whole or message by message.
+    async fn handle(&mut self, batch: &[Received<M>]) -> Result<Vec<Outgoing>, Refusal>;
+}
+
+/// Takes batches of up to `max_batch` messages in stream order and hands them to `handler` until shutdown.
+///
+/// Nothing is delivered past an unsettled batch: a refused batch is handled again in place, so that order holds. A batch
+/// that is rejected is handled message by message, and the message at fault goes to the dead letters. The whole batch is
+/// acknowledged when the bus has its results. `Work::concurrency` and `max_deliver` play no part.
+///
+/// # Errors
+/// When the consumer can't be made.
+pub async fn work_in_order<M, H>(
+    bus: &Bus,
+    work: Work,
+    max_batch: usize,
+    handler: H,
+    shutdown: Shutdown,
+) -> Result<(), BusError>
+where
+    M: Message + Default + 'static,
+    H: BatchHandler<M>,
+{
+    let max_batch = max_batch.max(1);
+    let mut worker = OrderedWorker {
+        bus: bus.clone(),
+        consumer: consumer(bus, &work, max_batch as i64).await?,
+        places: Places::of(&work.durable),
+        work,
+        handler,
+        shutdown: shutdown.clone(),
+    };
+    while !shutdown.is_cancelled() {
+        // Only waiting is cut off: a message that has come is handled, or it would have to wait for its redelivery.
+        let first = tokio::select! {
+            () = shutdown.cancelled() => break,
+            first = pull_one(&worker.consumer) => first,
+        };
+        match first {
+            Ok(Some(first)) => {
+                let raws = with_the_rest(&worker.consumer, first, max_batch).await;
+                worker.take(raws).await;
+            }
+            Ok(None) => {}
+            Err(error) => pause_without_bus(&worker.work.durable, &error, &shutdown).await,
+        }
+    }
+    Ok(())
+}
+
+struct OrderedWorker<H> {
+    bus: Bus,
+    consumer: Consumer<pull::Config>,
+    work: Work,
+    places: Places,
+    handler: H,
+    shutdown: Shutdown,
+}
+
+impl<H> OrderedWorker<H> {
+    async fn take<M>(&mut self, raws: Vec<Raw>)
+    where
+        M: Message + Default + 'static,
+        H: BatchHandler<M>,
+    {
+        let (raws, batch) = self.decode_all::<M>(raws).await;
+        if batch.is_empty() || self.handle_until_settled(&raws, &batch).await {
+            return;
+        }
+        for (raw, one) in raws.iter().zip(&batch) {
+            let (raw, one) = (std::slice::from_ref(raw), std::slice::from_ref(one));
+            self.handle_until_settled(raw, one).await;
+        }
+    }
+
+    /// Handles a batch until it is settled or shutdown comes; false if a batch of several was rejected.
+    async fn handle_until_settled<M>(&mut self, raws: &[Raw], batch: &[Received<M>]) -> bool
+    where
+        M: Message + Default + 'static,
+        H: BatchHandler<M>,
+    {
+        loop {
+            let handled = with_heartbeat(raws, &self.work, self.handler.handle(batch)).await;
+            let pause = match handled {
+                Ok(outputs) => match self.finish(raws, outputs).await {
+                    Ok(()) => return true,
+                    Err(error) => {
+                        tracing::warn!(%error, consumer = self.work.durable, "results were not taken, trying again");
+                        OUTPUT_PAUSE
+                    }
+                },
+                Err(Refusal::Retry { after, reason }) => {
+                    tracing::debug!(consumer = self.work.durable, reason, "batch is tried again");
+                    after
+                }
+                Err(Refusal::Reject { .. }) if batch.len() > 1 => return false,
+                Err(Refusal::Reject { reason }) => {
+                    self.give_up(&raws[0], batch[0].deliveries, reason).await;
+                    return true;
+                }
+            };
+            let waited = with_heartbeat(raws, &self.work, async {
+                sleep(pause.min(self.work.deadline / 2)).await;
+                Ok(())
+            });
+            tokio::select! {
+                // Not acknowledged: whoever works next gets the batch again.
+                () = self.shutdown.cancelled() => return true,
+                _ = waited => {}
+            }
+        }
+    }
+
+    async fn finish(&self, raws: &[Raw], outputs: Vec<Outgoing>) -> Result<(), BusError> {
+        publish_all(&self.bus, &self.places, outputs).await?;
+        for raw in raws {
+            settle(raw, AckKind::Ack).await?;
+        }
+        failpoint::hit(&self.places.after_ack);
+        Ok(())
+    }
+
+    async fn decode_all<M: Message + Default>(
+        &self,
+        raws: Vec<Raw>,
+    ) -> (Vec<Raw>, Vec<Received<M>>) {
+        let mut kept = Vec::with_capacity(raws.len());
+        let mut batch = Vec::with_capacity(raws.len());
+        for raw in raws {
+            match decode::<M>(&raw) {
+                Ok(received) => {
+                    kept.push(raw);
+                    batch.push(received);
+                }
+                Err(error) => self.give_up(&raw, 1, error.to_string()).await,
+            }
+        }
+        (kept, batch)
+    }
+
+    async fn give_up(&self, raw: &Raw, deliveries: u64, reason: String) {
+        let settled = async {
+            bury(&self.bus, &self.work.durable, raw, deliveries, reason).await?;
+            settle(raw, AckKind::Term).await
+        };
+        if let Err(error) = settled.await {
+            tracing::warn!(%error, consumer = self.work.durable, "message will be delivered again");
+        }
+    }
+}
+
+/// Takes along with the first message what else is there already. Whatever goes wrong meanwhile, what has come is handled:
+/// redelivered later it would be out of order.
+async fn with_the_rest(
+    consumer: &Consumer<pull::Config>,
+    first: Raw,
+    max_batch: usize,
+) -> Vec<Raw> {
+    let mut raws = vec![first];
+    if max_batch > 1 {
+        let fetching = async {
+            let rest = consumer.fetch().max_messages(max_batch - 1).messages();
+            if let Ok(mut rest) = rest.await {
+                while let Some(Ok(raw)) = rest.next().await {
+                    raws.push(raw);
+                }
+            }
+        };
+        // The library itself waits for ever when the server's answer gets lost.
+        let _ = timeout(REST_DEADLINE, fetching).await;
+    }
+    raws
+}

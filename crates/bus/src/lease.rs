@@ -1,0 +1,122 @@
+//! Leases: who runs which stream.
+//!
+//! The lease is the un-acked message of RUNS. Its holder extends it while the stream runs; if the holder falls silent for
+//! `ack_wait`, the bus hands the message to another worker. There is no election code here.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{Consumer, pull};
+use async_nats::jetstream::{AckKind, Message as Raw};
+
+use crate::connection::Bus;
+use crate::error::BusError;
+use crate::streams::StreamName;
+use crate::work::{Work, consumer, pull_one, settle};
+
+/// How leases are taken.
+#[derive(Debug, Clone)]
+pub struct LeaseConfig {
+    /// After how long without an extension a lease goes to another worker.
+    pub ack_wait: Duration,
+}
+
+/// Where leases come from.
+pub struct Leases {
+    consumer: Consumer<pull::Config>,
+}
+
+impl Bus {
+    /// Opens the source of leases.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn leases(&self, config: LeaseConfig) -> Result<Leases, BusError> {
+        let work = Work {
+            stream: StreamName::Runs,
+            durable: "ingest".to_owned(),
+            filter: "run.*".to_owned(),
+            concurrency: 1,
+            ack_wait: config.ack_wait,
+            deadline: Duration::MAX,
+            max_deliver: -1,
+        };
+        // Every running stream is one un-acked message: the limit lies far above what a cluster runs.
+        let consumer = consumer(self, &work, 1_000_000).await?;
+        Ok(Leases { consumer })
+    }
+}
+
+impl Leases {
+    /// Waits for a stream to run. Call it only while there is room for one more.
+    ///
+    /// # Errors
+    /// When the bus is not there; call it again after a pause.
+    pub async fn next(&mut self) -> Result<Lease, BusError> {
+        loop {
+            let pulled = pull_one(&self.consumer).await;
+            let raw = pulled.map_err(|source| BusError::Consumer {
+                consumer: "ingest".to_owned(),
+                source,
+            })?;
+            if let Some(raw) = raw {
+                return Ok(Lease { raw });
+            }
+        }
+    }
+}
+
+/// The right and the duty to run one stream.
+pub struct Lease {
+    raw: Raw,
+}
+
+impl Lease {
+    /// The stream to run.
+    pub fn rtstream_id(&self) -> &str {
+        self.raw.subject.strip_prefix("run.").unwrap_or_default()
+    }
+
+    /// Keeps the lease for another `ack_wait`. Call it every third of that, and stop the stream when it has failed for a
+    /// whole one.
+    ///
+    /// # Errors
+    /// When the bus is not there.
+    pub async fn extend(&self) -> Result<(), BusError> {
+        // The library only queues this, so a heartbeat into a dead connection must be noticed by asking for its state.
+        self.raw
+            .ack_with(AckKind::Progress)
+            .await
+            .map_err(|source| self.failed("extended", source))?;
+        match self.raw.context.client().connection_state() {
+            async_nats::connection::State::Connected => Ok(()),
+            state => Err(self.failed("extended", format!("nats is {state}").into())),
+        }
+    }
+
+    /// The run is over: nobody is to run this stream.
+    ///
+    /// # Errors
+    /// When the bus is not there.
+    pub async fn release(self) -> Result<(), BusError> {
+        self.raw
+            .double_ack()
+            .await
+            .map_err(|source| self.failed("released", source))
+    }
+
+    /// Another worker is to go on at once.
+    ///
+    /// # Errors
+    /// When the bus is not there; the lease then runs out by itself.
+    pub async fn hand_over(self) -> Result<(), BusError> {
+        settle(&self.raw, AckKind::Nak(None)).await
+    }
+
+    fn failed(&self, action: &'static str, source: crate::error::Cause) -> BusError {
+        BusError::Message {
+            subject: self.raw.subject.to_string(),
+            action,
+            source,
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The worker loop, written once: pull, decode, heartbeat, handle, publish, acknowledge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
+use async_nats::jetstream::{AckKind, Message as Raw};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use prost::Message;
+use sightline_proto::internal::DeadLetter;
+use sightline_service::{Shutdown, failpoint};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::connection::Bus;
+use crate::error::BusError;
+use crate::streams::StreamName;
+use crate::subjects::Subject;
+
+/// How long one pull waits at the server before it is asked again. Short, because it is also how long (and 5 s more) a pull
+/// waits in vain for a server that was restarted: async-nats 0.51 stops reading a batch after the first idle heartbeat, so
+/// heartbeats cannot tell.
+const PULL_EXPIRES: Duration = Duration::from_secs(5);
+/// How long to hold back when the bus is not there.
+const BUS_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a worker takes and how.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// From which stream.
+    pub stream: StreamName,
+    /// The durable consumer, shared by all workers of one kind.
+    pub durable: String,
+    /// One subject filter.
+    pub filter: String,
+    /// How many messages are handled at once.
+    pub concurrency: usize,
+    /// After how long without a heartbeat a message goes to another worker.
+    pub ack_wait: Duration,
+    /// How long handling one message may take before it is refused.
+    pub deadline: Duration,
+    /// After how many deliveries a message is given up; -1 never.
+    pub max_deliver: i64,
+}
+
+/// A message with what the bus says of it.
+#[derive(Debug, Clone)]
+pub struct Received<M> {
+    /// The message.
+    pub message: M,
+    /// Where it was published.
+    pub subject: String,
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// How many times it was delivered, 1 for the first.
+    pub deliveries: u64,
+}
+
+/// Why a message was not handled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It may work later.
+    Retry {
+        /// When to try again.
+        after: Duration,
+        /// Why.
+        reason: String,
+    },
+    /// It never will; the message goes to the dead letters.
+    Reject {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A message to publish once handling is done.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    subject: Subject,
+    id: String,
+    payload: Bytes,
+}
+
+impl Outgoing {
+    /// A message with its de-duplication id.
+    pub fn new(subject: Subject, id: String, message: &impl Message) -> Self {
+        Self {
+            subject,
+            id,
+            payload: message.encode_to_vec().into(),
+        }
+    }
+}
+
+/// Handles one message at a time; acknowledging is not its business.
+#[async_trait]
+pub trait Handler<M>: Send + Sync + 'static {
+    /// Handles a message and returns what is to be published.
+    async fn handle(&self, received: &Received<M>) -> Result<Vec<Outgoing>, Refusal>;
+}
+
+/// Takes messages and hands them to `handler` until shutdown; what is being handled then is finished first.
+///
+/// For each message: pull, decode (what can't be decoded goes to the dead letters), heartbeat until the deadline, handle,
+/// publish the results and wait until the bus has them, acknowledge. Failpoints: `<durable>.before_output`,
+/// `<durable>.before_ack`, `<durable>.after_ack`.
+///
+/// # Errors
+/// When the consumer can't be made.
+pub async fn work<M, H>(
+    bus: &Bus,
+    work: Work,
+    handler: H,
+    shutdown: Shutdown,
+) -> Result<(), BusError>
+where
+    M: Message + Default + 'static,
+    H: Handler<M>,
+{
+    let consumer = consumer(bus, &work, 1000).await?;
+    let worker = Arc::new(Worker {
+        bus: bus.clone(),
+        consumer,
+        places: Places::of(&work.durable),
+        work,
+        handler,
+        shutdown,
+    });
+    let mut loops = JoinSet::new();
+    for _ in 0..worker.work.concurrency.max(1) {
+        let worker = Arc::clone(&worker);
+        loops.spawn(async move { worker.run::<M>().await });
+    }
+    loops.join_all().await;
+    Ok(())
+}
+
+/// The failpoints of one consumer.
+pub(crate) struct Places {
+    pub(crate) before_output: String,
+    pub(crate) before_ack: String,
+    pub(crate) after_ack: String,
+}
+
+impl Places {
+    pub(crate) fn of(durable: &str) -> Self {
+        Self {
+            before_output: format!("{durable}.before_output"),
+            before_ack: format!("{durable}.before_ack"),
+            after_ack: format!("{durable}.after_ack"),
+        }
+    }
+}
+
+struct Worker<H> {
+    bus: Bus,
+    consumer: Consumer<pull::Config>,
+    work: Work,
+    places: Places,
+    handler: H,
+    shutdown: Shutdown,
+}
+
+impl<H> Worker<H> {
+    async fn run<M>(&self)
+    where
+        M: Message + Default + 'static,
+        H: Handler<M>,
+    {
+        while !self.shutdown.is_cancelled() {
+            let pulled = tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                pulled = pull_one(&self.consumer) => pulled,
+            };
+            match pulled {
+                Ok(Some(raw)) => {
+                    if let Err(error) = self.take::<M>(&raw).await {
+                        tracing::warn!(%error, consumer = self.work.durable, "message will be delivered again");
+                        sleep(BUS_PAUSE).await;
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => pause_without_bus(&self.work.durable, &error, &self.shutdown).await,
+            }
+        }
+    }
+
+    /// Handles one message and settles it. An error leaves it un-acked: the bus delivers it again.
+    async fn take<M>(&self, raw: &Raw) -> Result<(), BusError>
+    where
+        M: Message + Default + 'static,
+        H: Handler<M>,
+    {
+        let received = match decode::<M>(raw) {
+            Ok(received) => received,
+            Err(error) => return self.give_up(raw, 1, error.to_string()).await,
+        };
+        let handled = with_heartbeat(
+            std::slice::from_ref(raw),
+            &self.work,
+            self.handler.handle(&received),
+        )
+        .await;
+        match handled {
+            Ok(outputs) => {
+                publish_all(&self.bus, &self.places, outputs).await?;
+                settle(raw, AckKind::Ack).await?;
+                failpoint::hit(&self.places.after_ack);
+                Ok(())
+            }
+            Err(Refusal::Retry { after, reason }) => {
+                if self.work.max_deliver > 0 && received.deliveries >= self.work.max_deliver as u64
+                {
+                    return self.give_up(raw, received.deliveries, reason).await;
+                }
+                tracing::debug!(
+                    consumer = self.work.durable,
+                    reason,
+                    "message is put back for later"
+                );
+                settle(raw, AckKind::Nak(Some(after))).await
+            }
+            Err(Refusal::Reject { reason }) => self.give_up(raw, received.deliveries, reason).await,
+        }
+    }
+
+    async fn give_up(&self, raw: &Raw, deliveries: u64, reason: String) -> Result<(), BusError> {
+        bury(&self.bus, &self.work.durable, raw, deliveries, reason).await?;
+        settle(raw, AckKind::Term).await
+    }
+}
+
+/// Makes or finds the durable consumer.
+pub(crate) async fn consumer(
+    bus: &Bus,
+    work: &Work,
+    max_ack_pending: i64,
+) -> Result<Consumer<pull::Config>, BusError> {
+    let config = pull::Config {
+        durable_name: Some(work.durable.clone()),
+        filter_subject: work.filter.clone(),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: work.ack_wait,
+        // The loop gives up by itself at max_deliver and keeps the message; the server would only stop delivering it.
+        max_deliver: -1,
+        max_ack_pending,
+        ..pull::Config::default()
+    };
+    bus.stream(work.stream)
+        .await?
+        .create_consumer(config)
+        .await
+        .map_err(|source| BusError::Consumer {
+            consumer: work.durable.clone(),
+            source: source.into(),
+        })
+}
+
+/// Waits for one message; None when none came within the pull's time.
+pub(crate) async fn pull_one(
+    consumer: &Consumer<pull::Config>,
+) -> Result<Option<Raw>, crate::error::Cause> {
+    let mut batch = consumer
+        .batch()
+        .max_messages(1)
+        .expires(PULL_EXPIRES)
+        .messages()
+        .await?;
+    batch.next().await.transpose()
+}
+
+pub(crate) async fn pause_without_bus(
+    durable: &str,
+    error: &crate::error::Cause,
+    shutdown: &Shutdown,
+) {
+    tracing::debug!(consumer = durable, %error, "the bus is not there, waiting");
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = sleep(BUS_PAUSE) => {}
+    }
+}
+
+pub(crate) fn decode<M: Message + Default>(raw: &Raw) -> Result<Received<M>, BusError> {
+    let failed = |source: crate::error::Cause| BusError::Message {
+        subject: raw.subject.to_string(),
+        action: "decoded",
+        source,
+    };
+    let info = raw.info().map_err(failed)?;
+    let message = M::decode(raw.payload.clone()).map_err(|source| failed(source.into()))?;
+    Ok(Received {
+        message,
+        subject: raw.subject.to_string(),
+        sequence: info.stream_sequence,
+        deliveries: u64::try_from(info.delivered).unwrap_or(1),
+    })
+}
+
+/// Runs `handling` while telling the bus that the messages are being worked on; refused at the deadline.
+pub(crate) async fn with_heartbeat<T>(
+    raws: &[Raw],
+    work: &Work,
+    handling: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let mut beat = interval(work.ack_wait / 3);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat.tick().await;
+    let deadline = sleep(work.deadline);
+    tokio::pin!(handling, deadline);
+    loop {
+        tokio::select! {
+            biased;
+            handled = &mut handling => return handled,
+            () = &mut deadline => {
+                return Err(Refusal::Retry {
+                    after: Duration::from_secs(1),
+                    reason: format!("not handled within {} s", work.deadline.as_secs_f32()),
+                });
+            }
+            _ = beat.tick() => {
+                for raw in raws {
+                    // A lost heartbeat only means that the message may be delivered again.
+                    let _ = raw.ack_with(AckKind::Progress).await;
+                }
+            }
+        }
+    }
+}
+
+pub(crate) async fn publish_all(
+    bus: &Bus,
+    places: &Places,
+    outputs: Vec<Outgoing>,
+) -> Result<(), BusError> {
+    failpoint::hit(&places.before_output);
+    futures::future::try_join_all(
+        outputs
+            .into_iter()
+            .map(|out| async move { bus.publish_bytes(&out.subject, &out.id, out.payload).await }),
+    )
+    .await?;
+    failpoint::hit(&places.before_ack);
+    Ok(())
+}
+
+pub(crate) async fn settle(raw: &Raw, kind: AckKind) -> Result<(), BusError> {
+    raw.ack_with(kind)
+        .await
+        .map_err(|source| BusError::Message {
+            subject: raw.subject.to_string(),
+            action: "acknowledged",
+            source,
+        })
+}
+
+/// Copies a message to the dead letters.
+pub(crate) async fn bury(
+    bus: &Bus,
+    durable: &str,
+    raw: &Raw,
+    deliveries: u64,
+    reason: String,
+) -> Result<(), BusError> {
+    tracing::warn!(
+        consumer = durable,
+        subject = raw.subject.as_str(),
+        reason,
+        "message is given up and kept as a dead letter"
+    );
+    let letter = DeadLetter {
+        subject: raw.subject.to_string(),
+        payload: raw.payload.clone(),
+        reason,
+        consumer: durable.to_owned(),
+        deliveries,
+    };
+    let sequence = raw.info().map(|info| info.stream_sequence).unwrap_or(0);
+    let id = format!("{durable}-{}-{sequence}", raw.subject);
+    let subject = Subject::DeadLetter {
+        consumer: durable.to_owned(),
+    };
+    bus.publish(&subject, &id, &letter).await.map(drop)
+}

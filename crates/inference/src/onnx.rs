@@ -1,0 +1,114 @@
+//! The one ONNX Runtime of this process: loaded from an explicit path, never unloaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ort::environment::Environment;
+use ort::ep::{self, ExecutionProviderDispatch};
+use ort::logging::LogLevel;
+use ort::session::Session;
+
+use crate::InferenceError;
+
+struct Runtime {
+    library: PathBuf,
+    environment: Environment,
+}
+
+/// ONNX Runtime allows one environment in a process, for the process's whole life.
+static RUNTIME: Mutex<Option<Runtime>> = Mutex::new(None);
+
+/// Loads ONNX Runtime (1.24 or newer) from `library`, the path of `libonnxruntime.so*`, without
+/// telemetry. Calling it again with the same path does nothing; with another path it is an error,
+/// because a process keeps the first one.
+pub fn init(library: &Path) -> Result<(), InferenceError> {
+    let refuse = |problem: String| InferenceError::Runtime {
+        library: library.to_owned(),
+        problem,
+    };
+    let path = library.canonicalize().map_err(|e| refuse(e.to_string()))?;
+    let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(Runtime {
+        library: loaded, ..
+    }) = &*runtime
+    {
+        return if *loaded == path {
+            Ok(())
+        } else {
+            Err(refuse(format!(
+                "this process already uses {}",
+                loaded.display()
+            )))
+        };
+    }
+    let environment = ort::init_from(&path)
+        .map_err(|e| refuse(load_problem(&e)))?
+        .with_name("sightline")
+        .with_telemetry(false)
+        .with_logger(Arc::new(log))
+        .build()
+        .map_err(|e| refuse(e.to_string()))?;
+    environment.set_log_level(LogLevel::Warning);
+    tracing::debug!(library = %path.display(), build = ort::info(), "loaded onnx runtime");
+    *runtime = Some(Runtime {
+        library: path,
+        environment,
+    });
+    Ok(())
+}
+
+fn load_problem(error: &ort::LoadDynamicError) -> String {
+    match error {
+        ort::LoadDynamicError::Dlopen { error, .. } => error.to_string(),
+        ort::LoadDynamicError::MissingApi { .. } => "it is another library".to_owned(),
+        ort::LoadDynamicError::BadVersion { version_str, .. } => {
+            format!("its version {version_str} is too old")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The environment of [`init`].
+pub(crate) fn environment() -> Result<Environment, InferenceError> {
+    let runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = runtime
+        .as_ref()
+        .ok_or(InferenceError::RuntimeNotInitialised)?;
+    Ok(runtime.environment.clone())
+}
+
+/// The CPU without its arena: an arena keeps the largest size ever asked for, in every session.
+pub(crate) fn cpu() -> ExecutionProviderDispatch {
+    ep::CPU::default().with_arena_allocator(false).build()
+}
+
+/// Opens the model in `file` on the CPU with `threads` threads that sleep when idle.
+pub(crate) fn open_session(file: &Path, threads: usize) -> Result<Session, InferenceError> {
+    if let Err(source) = std::fs::File::open(file) {
+        return Err(InferenceError::Read {
+            path: file.to_owned(),
+            source,
+        });
+    }
+    let environment = environment()?;
+    let open = || -> ort::Result<Session> {
+        Session::builder(&environment)?
+            .with_execution_providers([cpu()])?
+            .with_intra_threads(threads.max(1))?
+            .with_inter_threads(1)?
+            .with_intra_op_spinning(false)?
+            // Patterns are kept per input shape, and every decoding step has another one.
+            .with_memory_pattern(false)?
+            .commit_from_file(file)
+    };
+    open().map_err(|e| InferenceError::load(file, e))
+}
+
+fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {
+    match level {
+        LogLevel::Error | LogLevel::Fatal => {
+            tracing::warn!(category, location, message, "onnx runtime");
+        }
+        _ => tracing::debug!(category, location, message, "onnx runtime"),
+    }
+}

@@ -1,0 +1,10 @@
+//! The loaded models against what their authors recorded, and what a user gets wrong.
+//!
+//! ONNX Runtime comes from `SIGHTLINE_ONNXRUNTIME`, or from the `.venv` that `make test` makes.
+
+mod embed;
+mod errors;
+mod image;
+mod support;
+mod vlm;
+mod whisper;

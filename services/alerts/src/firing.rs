@@ -1,0 +1,218 @@
+//! What a decision becomes: the observation of a firing, and the delivery to its webhook.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Serialize;
+use sightline_proto::ids;
+use sightline_proto::internal::{Delivery, FiringBody, JudgedWindow, Observation, observation};
+use sightline_proto::v1::{Alert, Event};
+
+use crate::policy::Decision;
+
+/// A decision with what it is about.
+pub(crate) struct Firing<'a> {
+    pub(crate) decision: &'a Decision,
+    pub(crate) alert: &'a Alert,
+    pub(crate) event: &'a Event,
+    pub(crate) collection_id: &'a str,
+}
+
+/// The webhook's body: the fields of the VideoDB wire format, and those that theirs lacks.
+#[derive(Serialize)]
+struct Body<'a> {
+    event_id: &'a str,
+    label: &'a str,
+    confidence: f32,
+    explanation: &'a str,
+    timestamp: String,
+    start_time: String,
+    end_time: String,
+    /// Null until the stream is recorded.
+    stream_url: Option<&'a str>,
+    player_url: Option<&'a str>,
+    alert_id: &'a str,
+    rtstream_id: &'a str,
+    index_id: &'a str,
+    firing_id: &'a str,
+}
+
+impl Firing<'_> {
+    /// The firing's id: that of its first window, whichever window this is.
+    pub(crate) fn id(&self) -> String {
+        let epoch_us = self.decision.epoch_us;
+        ids::firing_id(&self.alert.id, epoch_us, self.first().start_us)
+    }
+
+    /// The firing up to this window. Each window's has an id of its own and the same firing id; all but the end stays as it
+    /// was when the firing opened.
+    pub(crate) fn observation(&self) -> Observation {
+        let Decision {
+            epoch_us,
+            firing,
+            window,
+        } = self.decision;
+        Observation {
+            id: ids::observation_id(
+                "firing",
+                &self.alert.rtstream_id,
+                *epoch_us,
+                window.start_us,
+                &self.alert.id,
+                0,
+                "",
+            ),
+            rtstream_id: self.alert.rtstream_id.clone(),
+            collection_id: self.collection_id.to_owned(),
+            epoch_us: *epoch_us,
+            start_us: self.first().start_us,
+            end_us: firing.end_us,
+            model_revision: String::new(),
+            body: Some(observation::Body::Firing(self.body())),
+        }
+    }
+
+    /// The webhook of an opened firing.
+    pub(crate) fn delivery(&self) -> Delivery {
+        let first = self.first();
+        let firing = self.body();
+        let body = Body {
+            event_id: &firing.event_id,
+            label: &firing.label,
+            confidence: firing.confidence,
+            explanation: &firing.explanation,
+            timestamp: with_offset(firing.decided_us),
+            start_time: with_offset(first.start_us),
+            end_time: with_offset(first.end_us),
+            stream_url: None,
+            player_url: None,
+            alert_id: &firing.alert_id,
+            rtstream_id: &self.alert.rtstream_id,
+            index_id: &firing.index_id,
+            firing_id: &firing.firing_id,
+        };
+        let body = serde_json::to_vec(&body).expect("strings and numbers are JSON");
+        Delivery {
+            body: Bytes::from(body),
+            alert_id: firing.alert_id,
+            endpoint_id: ids::endpoint_id(&self.alert.callback_url),
+            url: self.alert.callback_url.clone(),
+            decided_us: firing.decided_us,
+            captured_us: firing.captured_us,
+            rtstream_id: self.alert.rtstream_id.clone(),
+            firing_id: firing.firing_id,
+        }
+    }
+
+    fn body(&self) -> FiringBody {
+        let first = self.first();
+        FiringBody {
+            firing_id: self.id(),
+            alert_id: self.alert.id.clone(),
+            event_id: self.alert.event_id.clone(),
+            label: self.event.label.clone(),
+            index_id: self.alert.index_id.clone(),
+            confidence: first.probability,
+            explanation: explanation(&self.event.prompt, &first),
+            decided_us: self.decision.firing.decided_us,
+            captured_us: first.captured_us,
+        }
+    }
+
+    /// The window that opened the firing.
+    fn first(&self) -> JudgedWindow {
+        // Only a record that another program wrote lacks it.
+        self.decision.firing.first.unwrap_or(self.decision.window)
+    }
+}
+
+fn explanation(prompt: &str, first: &JudgedWindow) -> String {
+    let percent = (first.probability * 100.0).round();
+    let time = |us| time(us, "%Y-%m-%dT%H:%M:%S%.fZ");
+    format!(
+        "\"{prompt}\" judged {percent} % likely between {} and {}",
+        time(first.start_us),
+        time(first.end_us)
+    )
+}
+
+/// ISO 8601 with an offset, as receivers of the VideoDB wire format parse it.
+fn with_offset(us: i64) -> String {
+    time(us, "%Y-%m-%dT%H:%M:%S%.6f+00:00")
+}
+
+/// A time in UTC; times beyond what a calendar holds become the epoch.
+fn time(us: i64, format: &str) -> String {
+    let time = Timestamp::from_microsecond(us).unwrap_or(Timestamp::UNIX_EPOCH);
+    time.strftime(format).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use sightline_proto::internal::OpenFiring;
+
+    use super::*;
+
+    #[test]
+    fn the_body_is_what_receivers_expect() {
+        let first = JudgedWindow {
+            window: 3,
+            start_us: 1_795_514_405_000_000,
+            end_us: 1_795_514_410_500_000,
+            probability: 0.97,
+            captured_us: 1_795_514_409_000_000,
+        };
+        let firing = OpenFiring {
+            first: Some(first),
+            last_window: 3,
+            end_us: first.end_us,
+            decided_us: 1_795_514_410_716_407,
+        };
+        let decision = Decision {
+            epoch_us: 1,
+            firing,
+            window: first,
+        };
+        let alert = Alert {
+            id: "alr-1".into(),
+            event_id: "evt-1".into(),
+            index_id: "idx-1".into(),
+            rtstream_id: "rts-1".into(),
+            callback_url: "http://127.0.0.1/hook".into(),
+            ..Alert::default()
+        };
+        let event = Event {
+            prompt: "Detect \"smoke\"".into(),
+            label: "smoke".into(),
+            ..Event::default()
+        };
+        let firing = Firing {
+            decision: &decision,
+            alert: &alert,
+            event: &event,
+            collection_id: "c-1",
+        };
+        let delivery = firing.delivery();
+        let body: serde_json::Value = serde_json::from_slice(&delivery.body).expect("JSON");
+        let expected = serde_json::json!({
+            "event_id": "evt-1",
+            "label": "smoke",
+            "confidence": 0.97,
+            "explanation": "\"Detect \"smoke\"\" judged 97 % likely between 2026-11-24T10:00:05Z and 2026-11-24T10:00:10.5Z",
+            "timestamp": "2026-11-24T10:00:10.716407+00:00",
+            "start_time": "2026-11-24T10:00:05.000000+00:00",
+            "end_time": "2026-11-24T10:00:10.500000+00:00",
+            "stream_url": null,
+            "player_url": null,
+            "alert_id": "alr-1",
+            "rtstream_id": "rts-1",
+            "index_id": "idx-1",
+            "firing_id": firing.id(),
+        });
+        assert_eq!(body, expected);
+        assert_eq!(
+            delivery.endpoint_id,
+            ids::endpoint_id("http://127.0.0.1/hook")
+        );
+        assert_eq!(firing.observation().end_us, first.end_us);
+    }
+}

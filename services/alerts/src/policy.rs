@@ -1,0 +1,147 @@
+//! When an alert fires: a pure state machine over the verdicts of one alert.
+//!
+//! Windows are evaluated in the order of their numbers. A window that is judged before an earlier one waits for it until
+//! the second window after the missing one was judged; then the missing one counts as unknown. An unknown window neither
+//! fires nor closes: windows that fire on both sides of at most [`BRIDGED`] unknown ones are one firing.
+//!
+//! The state is the [`EvaluationRecord`] itself, so that what is stored is what is computed with. What makes storing it
+//! rarely enough ([`must_store`]): for a closed alert with nothing waiting, `next_window` may be too small. The windows in
+//! between did not fire, so calling them unknown, as this machine does when it meets a later one, leads to the same
+//! firings; it only waits for them first, as for any missing window.
+
+use sightline_proto::internal::{EvaluationRecord, JudgedWindow, OpenFiring};
+
+/// A missing window is waited for until the window this far after it was judged.
+const PATIENCE: u64 = 2;
+/// How many unknown windows in a row a firing may span.
+const BRIDGED: u64 = 2;
+
+/// A window that fired.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Decision {
+    /// The stream's epoch.
+    pub(crate) epoch_us: i64,
+    /// The firing with this window in it.
+    pub(crate) firing: OpenFiring,
+    /// The window.
+    pub(crate) window: JudgedWindow,
+}
+
+impl Decision {
+    /// Whether this window opened the firing.
+    pub(crate) fn opens(&self) -> bool {
+        let first = self.firing.first.as_ref().map(|first| first.window);
+        first == Some(self.window.window)
+    }
+}
+
+/// What a window counts by and when this is decided.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rule {
+    /// The probability at which a window fires.
+    pub(crate) threshold: f32,
+    /// The wall clock.
+    pub(crate) now_us: i64,
+}
+
+/// Takes one verdict and returns what fires. Windows that were evaluated or are waiting already change nothing, nor do those
+/// of an earlier epoch. A later epoch ends the one before.
+pub(crate) fn apply(
+    state: &mut EvaluationRecord,
+    epoch_us: i64,
+    judged: JudgedWindow,
+    rule: Rule,
+) -> Vec<Decision> {
+    if epoch_us < state.epoch_us {
+        return Vec::new();
+    }
+    let mut decisions = Vec::new();
+    if epoch_us > state.epoch_us {
+        while give_up(state) {
+            decisions.extend(settle(state, rule));
+        }
+        *state = EvaluationRecord {
+            epoch_us,
+            ..EvaluationRecord::default()
+        };
+    }
+    let place = state.waiting.partition_point(|w| w.window < judged.window);
+    let known = state.waiting.get(place).map(|w| w.window) == Some(judged.window);
+    if judged.window >= state.next_window && !known {
+        state.waiting.insert(place, judged);
+    }
+    decisions.extend(settle(state, rule));
+    decisions
+}
+
+/// Takes the missing windows before the first waiting one as unknown; false if nothing waits.
+pub(crate) fn give_up(state: &mut EvaluationRecord) -> bool {
+    match state.waiting.first() {
+        Some(first) => {
+            state.next_window = first.window;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Evaluates what need not wait (any longer).
+pub(crate) fn settle(state: &mut EvaluationRecord, rule: Rule) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    while let (Some(first), Some(last)) = (state.waiting.first(), state.waiting.last()) {
+        let awaited = (last.window + 1).saturating_sub(PATIENCE);
+        state.next_window = first.window.min(awaited.max(state.next_window));
+        if first.window > state.next_window {
+            break;
+        }
+        let judged = state.waiting.remove(0);
+        state.next_window += 1;
+        decisions.extend(evaluate(state, judged, rule));
+    }
+    decisions
+}
+
+/// Whether the state that followed from `before` and led to `decisions` has to be stored before its verdicts are
+/// acknowledged.
+///
+/// A decision alone is reason enough, even when its firing has closed again: a crash may lose the acknowledgement of the
+/// firing's last windows only, and they would open another one.
+pub(crate) fn must_store(
+    before: &EvaluationRecord,
+    after: &EvaluationRecord,
+    decisions: &[Decision],
+) -> bool {
+    !decisions.is_empty() || before.open != after.open || before.waiting != after.waiting
+}
+
+fn evaluate(state: &mut EvaluationRecord, judged: JudgedWindow, rule: Rule) -> Option<Decision> {
+    let before = state.open.take();
+    // False for what is not a number.
+    let fires = judged.probability >= rule.threshold;
+    if !fires {
+        return None;
+    }
+    let firing = match before {
+        Some(open) if judged.window - open.last_window <= BRIDGED + 1 => OpenFiring {
+            last_window: judged.window,
+            end_us: judged.end_us,
+            ..open
+        },
+        _ => OpenFiring {
+            first: Some(judged),
+            last_window: judged.window,
+            end_us: judged.end_us,
+            decided_us: rule.now_us,
+        },
+    };
+    state.open = Some(firing);
+    Some(Decision {
+        epoch_us: state.epoch_us,
+        firing,
+        window: judged,
+    })
+}
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

@@ -1,0 +1,58 @@
+//! Which enabled alerts wait for a verdict.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sightline_catalog::Catalog;
+use sightline_proto::internal::AlertRecord;
+use sightline_proto::v1::Alert;
+use sightline_proto::v1::alert::State;
+use tokio::sync::watch;
+
+/// Enabled alerts by what they watch: index and event.
+pub(crate) type Watched = HashMap<(String, String), Vec<Arc<Alert>>>;
+
+/// The catalog's alerts, arranged for looking them up; shared by all partitions.
+pub(crate) struct Watchlist {
+    catalog: Catalog,
+    arranged: Mutex<(watch::Receiver<u64>, Arc<Watched>)>,
+}
+
+impl Watchlist {
+    pub(crate) fn new(catalog: Catalog) -> Self {
+        let changes = catalog.changes();
+        let arranged = Arc::new(arrange(&catalog));
+        Self {
+            catalog,
+            arranged: Mutex::new((changes, arranged)),
+        }
+    }
+
+    /// The alerts as the catalog has them now.
+    pub(crate) fn current(&self) -> Arc<Watched> {
+        let mut guard = self.arranged.lock().unwrap_or_else(PoisonError::into_inner);
+        let (changes, arranged) = &mut *guard;
+        if changes.has_changed().unwrap_or(false) {
+            changes.mark_unchanged();
+            *arranged = Arc::new(arrange(&self.catalog));
+        }
+        Arc::clone(arranged)
+    }
+}
+
+fn arrange(catalog: &Catalog) -> Watched {
+    let mut watched = Watched::new();
+    for (_, record) in catalog.list::<AlertRecord>() {
+        let Some(alert) = &record.value.alert else {
+            continue;
+        };
+        if alert.state() == State::Enabled {
+            let key = (alert.index_id.clone(), alert.event_id.clone());
+            watched
+                .entry(key)
+                .or_default()
+                .push(Arc::new(alert.clone()));
+        }
+    }
+    watched
+}

@@ -1,0 +1,195 @@
+//! The hub of Watch: one follower of OBSERVATIONS for the whole gateway, fanned out to every watcher.
+//!
+//! Each watcher has a buffer of its own, of what passes its filter. When it is full, what comes next is dropped for that
+//! watcher and counted; the count goes out with the first message that fits again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use sightline_bus::{Bus, BusError, Start, StreamName};
+use sightline_proto::internal::Observation;
+use sightline_service::Shutdown;
+use sightline_service::admin::Readiness;
+use tokio::sync::mpsc;
+
+use super::OBSERVATIONS;
+use super::filter::{Filter, Happening};
+use crate::api::chain;
+use crate::metrics::GatewayMetrics;
+
+/// Messages that wait for one watcher at most.
+const BUFFER: usize = 256;
+/// Pause before following again after the bus failed.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The hub's name among the parts that readiness waits for.
+const PART: &str = "watch";
+
+/// Fans out what happens.
+pub(crate) struct Hub {
+    state: Mutex<State>,
+    metrics: GatewayMetrics,
+}
+
+#[derive(Default)]
+struct State {
+    /// Sequence of the last message that was fanned out.
+    position: u64,
+    watchers: Vec<Watcher>,
+}
+
+struct Watcher {
+    filter: Filter,
+    buffer: mpsc::Sender<Delivered>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// What the hub put into a watcher's buffer.
+pub(crate) struct Delivered {
+    /// How many messages were dropped before this one.
+    pub(crate) dropped: u64,
+    pub(crate) happening: Arc<Happening>,
+}
+
+/// A watcher's end of its buffer. Dropping it ends the watch.
+pub(crate) struct Subscription {
+    buffer: mpsc::Receiver<Delivered>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// What a watcher takes out of its buffer.
+pub(crate) enum Taken {
+    /// A message.
+    One(Delivered),
+    /// The buffer is empty, and this many were dropped after the last one.
+    Dropped(u64),
+    /// The hub is gone.
+    Closed,
+}
+
+impl Subscription {
+    /// The next thing in the buffer, once there is one.
+    pub(crate) async fn take(&mut self) -> Taken {
+        match self.buffer.try_recv() {
+            Ok(delivered) => return Taken::One(delivered),
+            Err(mpsc::error::TryRecvError::Disconnected) => return Taken::Closed,
+            Err(mpsc::error::TryRecvError::Empty) => {}
+        }
+        // Nothing is dropped while the buffer has room, so whatever was dropped came before what comes next.
+        let dropped = self.dropped.swap(0, Ordering::AcqRel);
+        if dropped > 0 {
+            return Taken::Dropped(dropped);
+        }
+        self.buffer.recv().await.map_or(Taken::Closed, Taken::One)
+    }
+}
+
+impl Hub {
+    /// A hub that starts after the newest observation.
+    pub(crate) async fn new(bus: &Bus, metrics: GatewayMetrics) -> Result<Self, BusError> {
+        let position = bus.last_sequence(StreamName::Observations).await?;
+        let state = State {
+            position,
+            watchers: Vec::new(),
+        };
+        Ok(Self {
+            state: Mutex::new(state),
+            metrics,
+        })
+    }
+
+    /// Sequence of the last message that was fanned out.
+    pub(crate) fn position(&self) -> u64 {
+        self.lock().position
+    }
+
+    /// Delivers to a new watcher whatever comes after the position that is returned.
+    pub(crate) fn subscribe(&self, filter: Filter) -> (Subscription, u64) {
+        let (sender, receiver) = mpsc::channel(BUFFER);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let mut state = self.lock();
+        state.watchers.push(Watcher {
+            filter,
+            buffer: sender,
+            dropped: Arc::clone(&dropped),
+        });
+        let subscription = Subscription {
+            buffer: receiver,
+            dropped,
+        };
+        (subscription, state.position)
+    }
+
+    /// Follows the bus until shutdown; goes on where it was after interruptions.
+    pub(crate) async fn follow(&self, bus: &Bus, readiness: &Readiness, shutdown: &Shutdown) {
+        loop {
+            let followed = tokio::select! {
+                followed = self.follow_once(bus, readiness) => followed,
+                () = shutdown.cancelled() => return,
+            };
+            readiness.set(PART, false);
+            if let Err(error) = followed {
+                tracing::warn!(
+                    error = chain(&error),
+                    "following observations is interrupted"
+                );
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    async fn follow_once(&self, bus: &Bus, readiness: &Readiness) -> Result<(), BusError> {
+        let newest = bus.last_sequence(StreamName::Observations).await?;
+        let start = {
+            let mut state = self.lock();
+            if newest < state.position {
+                tracing::warn!("observations were deleted, following starts anew");
+                state.position = newest;
+            }
+            state.position
+        };
+        let mut tail = bus
+            .tail::<Observation>(StreamName::Observations, OBSERVATIONS, Start::After(start))
+            .await?;
+        readiness.set(PART, true);
+        while let Some(received) = tail.next().await {
+            let received = received?;
+            self.deliver(received.sequence, &received.message);
+        }
+        Ok(())
+    }
+
+    /// Gives every watcher what passes his filter, or counts it as dropped for him.
+    pub(super) fn deliver(&self, sequence: u64, observation: &Observation) {
+        let happening = Happening::of(sequence, observation).map(Arc::new);
+        let mut state = self.lock();
+        state.position = sequence;
+        state.watchers.retain(|watcher| !watcher.buffer.is_closed());
+        let Some(happening) = happening else {
+            return;
+        };
+        for watcher in &state.watchers {
+            if !watcher.filter.passes(&happening) {
+                continue;
+            }
+            match watcher.buffer.try_reserve() {
+                Ok(place) => place.send(Delivered {
+                    dropped: watcher.dropped.swap(0, Ordering::AcqRel),
+                    happening: Arc::clone(&happening),
+                }),
+                Err(_) => {
+                    watcher.dropped.fetch_add(1, Ordering::AcqRel);
+                    self.metrics.dropped(1);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

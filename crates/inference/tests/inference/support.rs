@@ -26,27 +26,9 @@ pub fn init_runtime() {
 
 #[expect(clippy::disallowed_methods, reason = "a test's only configuration")]
 fn runtime_library() -> PathBuf {
-    if let Some(path) = std::env::var_os("SIGHTLINE_ONNXRUNTIME") {
-        return path.into();
-    }
-    let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv/lib");
-    let pythons = fs::read_dir(&lib).into_iter().flatten().flatten();
-    let libraries = pythons.flat_map(|python| {
-        let capi = python.path().join("site-packages/onnxruntime/capi");
-        fs::read_dir(capi)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|file| file.path())
-    });
-    let is_runtime = |file: &PathBuf| {
-        file.file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with("libonnxruntime.so"))
-    };
-    libraries
-        .into_iter()
-        .find(is_runtime)
-        .expect("no ONNX Runtime: set SIGHTLINE_ONNXRUNTIME, or `make test` puts it into .venv")
+    std::env::var_os("SIGHTLINE_ONNXRUNTIME")
+        .expect("SIGHTLINE_ONNXRUNTIME is not set: run `make test`, or give it libonnxruntime.so's path")
+        .into()
 }
 
 pub fn json<T: DeserializeOwned>(path: &Path) -> T {

@@ -1,6 +1,7 @@
 //! A connection to the bus, and publishing on it.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
@@ -147,6 +148,13 @@ impl Bus {
     /// Whether the server is reachable at this moment.
     pub fn is_connected(&self) -> bool {
         self.context.client().connection_state() == State::Connected
+    }
+
+    /// How many times the connection was made: another number means that what was subscribed before may have missed
+    /// something.
+    pub fn connects(&self) -> u64 {
+        let statistics = self.context.client().statistics();
+        statistics.connects.load(Ordering::Relaxed)
     }
 
     /// A key-value bucket that keeps the latest value of each key, made if it is missing.

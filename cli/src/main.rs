@@ -1,2 +1,127 @@
-//! The `sightline` binary.
-fn main() {}
+//! The `sightline` binary: the whole platform (`up`), a show of it (`demo`), and each role alone.
+
+mod alone;
+mod args;
+mod demo;
+mod files;
+mod platform;
+mod roles;
+mod signals;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Error, Result};
+use clap::Parser;
+use sightline_bus::BusConfig;
+use sightline_service::telemetry;
+
+use crate::args::{Cli, Command, LogFormat};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match prepare(&cli) {
+        Ok(()) => {}
+        Err(error) => return fail(&error),
+    }
+    if matches!(cli.command, Command::IngestChild) {
+        return sightline_ingest::run_child();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&Error::new(error).context("cannot start")),
+    };
+    let result = runtime.block_on(run(cli.command));
+    // A blocking call that hangs (a model, a file system) must not keep a process that has drained.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Logs, TLS and failpoints, before anything else.
+fn prepare(cli: &Cli) -> Result<()> {
+    let usual = match cli.command {
+        Command::Demo(_) | Command::IngestChild => "warn",
+        _ => "info",
+    };
+    let format = match cli.log_format {
+        LogFormat::Text => telemetry::LogFormat::Text,
+        LogFormat::Json => telemetry::LogFormat::Json,
+    };
+    telemetry::init(cli.log.as_deref().unwrap_or(usual), format)?;
+    // Two TLS providers may be linked in; without a choice rustls panics at its first use.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    for spec in &cli.failpoint {
+        sightline_service::failpoint::arm(spec)?;
+    }
+    Ok(())
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Up(args) => up::run(args).await,
+        Command::Gateway(args) => alone::gateway(args).await,
+        Command::Embeddings(args) => alone::embeddings(args).await,
+        Command::Alerts(args) => alone::alerts(args).await,
+        Command::Ingest(args) => alone::ingest(args).await,
+        Command::Caption(args) => alone::caption(args).await,
+        Command::Transcribe(args) => alone::transcribe(args).await,
+        Command::IngestChild => unreachable!("it runs without this runtime"),
+    }
+}
+
+/// Says what went wrong, with its causes, and what to do.
+fn fail(error: &Error) -> ExitCode {
+    eprintln!("sightline: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// A bus address as people write it: `nats://TOKEN@HOST:PORT` and `nats://USER:PASSWORD@HOST:PORT` carry credentials.
+fn bus_config(url: &str, name: &str) -> Result<BusConfig> {
+    let mut parsed = url::Url::parse(url).ok().filter(|url| url.has_host()).context(
+        "the nats-server's address is not understood: write nats://HOST:PORT, with TOKEN@ or USER:PASSWORD@ before the host if it asks for one",
+    )?;
+    let mut token = None;
+    if parsed.password().is_none() && !parsed.username().is_empty() {
+        token = Some(parsed.username().to_owned());
+        let _ = parsed.set_username("");
+    }
+    Ok(BusConfig {
+        url: parsed.to_string(),
+        name: name.to_owned(),
+        token,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bus_addresses_carry_credentials_as_nats_writes_them() {
+        let cases = [
+            ("nats://127.0.0.1:4222", "nats://127.0.0.1:4222", None),
+            (
+                "nats://secret@127.0.0.1:4222",
+                "nats://127.0.0.1:4222",
+                Some("secret"),
+            ),
+            ("nats://me:secret@host:1", "nats://me:secret@host:1", None),
+        ];
+        for (given, url, token) in cases {
+            let config = bus_config(given, "test").expect("understood");
+            assert_eq!(
+                (config.url.trim_end_matches('/'), config.token.as_deref()),
+                (url, token)
+            );
+        }
+        assert!(bus_config("127.0.0.1:4222", "test").is_err());
+        assert!(bus_config("nats", "test").is_err());
+    }
+}

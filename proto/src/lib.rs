@@ -1,5 +1,6 @@
 //! The words that roles and clients share: generated messages, identifiers, times and error reasons.
 
+pub mod client;
 pub mod ids;
 pub mod reasons;
 pub mod time;

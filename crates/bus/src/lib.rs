@@ -4,6 +4,7 @@
 //! its ids, wait until the bus has it, and only then acknowledge. A crash in between repeats work, and the ids make the
 //! repetition harmless.
 
+mod backlog;
 mod connection;
 pub mod embedded;
 mod error;

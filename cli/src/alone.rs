@@ -1,0 +1,146 @@
+//! One role alone in its process, over a nats-server that others share.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use sightline_catalog::seal::SealKey;
+use sightline_egress::Policy;
+use sightline_service::admin;
+
+use crate::args::{
+    AlertsArgs, CaptionArgs, DataArgs, EgressArgs, EmbeddingsArgs, GatewayArgs, IngestArgs,
+    RoleArgs, TranscribeArgs,
+};
+use crate::files::{self, DataDir, ModelFiles};
+use crate::platform::bind;
+use crate::roles::{self, Base, GatewayOptions};
+use crate::signals::shutdown_on_signal;
+use crate::{bus_config, up};
+
+/// The public API.
+///
+/// # Errors
+/// When it can't start; the error says what to do.
+pub async fn gateway(args: GatewayArgs) -> Result<ExitCode> {
+    up::refuse_open_door(args.listen, &args.key)?;
+    let listener = bind(args.listen, "--listen").await?;
+    let api_key = args.key.api_key.context(
+        "a gateway alone has no key of its own to print: set SIGHTLINE_API_KEY to the key that clients send",
+    )?;
+    let seal = seal_key(&args.data)?;
+    let base = base("gateway", &args.role).await?;
+    announce("gateway", Some(listener.local_addr()?));
+    let options = GatewayOptions {
+        listener,
+        api_key: api_key.0,
+        models: args.model_names,
+        media_root: args.sources.media_root,
+        egress: policy(args.egress),
+        embeddings_url: args.embeddings_url,
+        seal,
+    };
+    done(roles::gateway(base, options).await)
+}
+
+/// Storing and searching.
+///
+/// # Errors
+/// When it can't start; the error says what to do.
+pub async fn embeddings(args: EmbeddingsArgs) -> Result<ExitCode> {
+    let listener = bind(args.listen, "--listen").await?;
+    let data = DataDir::lock(files::data_dir(&args.data)?.join("embeddings"))?;
+    let models = ModelFiles::locate(&args.models);
+    let base = base("embeddings", &args.role).await?;
+    announce("embeddings", Some(listener.local_addr()?));
+    let vectors = data.path().join("vectors");
+    let url = args.qdrant_url.as_deref();
+    done(roles::embeddings(base, &models, url, &vectors, listener).await)
+}
+
+/// Evaluating and delivering alerts.
+///
+/// # Errors
+/// When it can't start; the error says what to do.
+pub async fn alerts(args: AlertsArgs) -> Result<ExitCode> {
+    let base = base("alerts", &args.role).await?;
+    announce("alerts", None);
+    done(roles::alerts(base, policy(args.egress)).await)
+}
+
+/// Reading, sampling and cutting.
+///
+/// # Errors
+/// When it can't start; the error says what to do.
+pub async fn ingest(args: IngestArgs) -> Result<ExitCode> {
+    let seal = seal_key(&args.data)?;
+    let base = base("ingest", &args.role).await?;
+    announce("ingest", None);
+    done(roles::ingest(base, args.capacity, args.sources.media_root, seal).await)
+}
+
+/// Describing and judging.
+///
+/// # Errors
+/// When it can't start; the error says what to do.
+pub async fn caption(args: CaptionArgs) -> Result<ExitCode> {
+    let models = ModelFiles::locate(&args.models);
+    let base = base("caption", &args.role).await?;
+    announce("caption", None);
+    done(roles::caption(base, &models).await)
+}
+
+/// Transcribing.
+///
+/// # Errors
+/// When it can't start; the error says what to do.
+pub async fn transcribe(args: TranscribeArgs) -> Result<ExitCode> {
+    let models = ModelFiles::locate(&args.models);
+    let base = base("transcribe", &args.role).await?;
+    announce("transcribe", None);
+    done(roles::transcribe(base, &models).await)
+}
+
+/// Connects, and serves metrics and probes if they have an address.
+async fn base(role: &'static str, args: &RoleArgs) -> Result<Base> {
+    let base = Base::connect(&bus_config(&args.nats_url, role)?, shutdown_on_signal()?).await?;
+    if let Some(address) = args.admin_listen {
+        let listener = bind(address, "--admin-listen").await?;
+        let shutdown = base.shutdown.clone();
+        let serving = admin::serve(
+            listener,
+            base.metrics.clone(),
+            base.readiness.clone(),
+            shutdown,
+        );
+        tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "metrics and probes are gone");
+            }
+        });
+    }
+    Ok(base)
+}
+
+fn announce(role: &str, address: Option<SocketAddr>) {
+    match address {
+        Some(address) => println!("sightline {role} is up on {address}"),
+        None => println!("sightline {role} is up"),
+    }
+}
+
+fn seal_key(data: &DataArgs) -> Result<SealKey> {
+    let dir = files::data_dir(data)?;
+    files::make_private(&dir)?;
+    Ok(SealKey::load_or_create(&dir.join("seal.key"))?)
+}
+
+fn policy(args: EgressArgs) -> Policy {
+    Policy {
+        allow: args.allow_egress,
+    }
+}
+
+fn done(result: Result<()>) -> Result<ExitCode> {
+    result.map(|()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,323 @@
+//! The command line. The environment is read here alone, through clap, for what the command line leaves out.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+/// Turns live video into something you can search and be alerted by.
+#[derive(Debug, Parser)]
+#[command(name = "sightline", version)]
+pub struct Cli {
+    /// What to run.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Which log lines to write to standard error, for example "debug" or "warn,sightline_ingest=debug".
+    #[arg(long, global = true, env = "SIGHTLINE_LOG")]
+    pub log: Option<String>,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// Kill this process at the Nth pass of a place in the code. For tests.
+    #[arg(long, global = true, hide = true, value_name = "NAME=N")]
+    pub failpoint: Vec<String>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What can be run.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Play a clip through the whole platform and show what comes out.
+    Demo(DemoArgs),
+    /// Run the whole platform in one process, and stay up.
+    Up(UpArgs),
+    /// Run the public API alone.
+    Gateway(GatewayArgs),
+    /// Run storing and searching alone.
+    Embeddings(EmbeddingsArgs),
+    /// Run evaluating and delivering alerts alone.
+    Alerts(AlertsArgs),
+    /// Run reading, sampling and cutting of streams alone.
+    Ingest(IngestArgs),
+    /// Run describing and judging of windows alone.
+    Caption(CaptionArgs),
+    /// Run transcribing alone.
+    Transcribe(TranscribeArgs),
+    /// Read one stream for an ingest worker.
+    #[command(hide = true)]
+    IngestChild,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// End with one JSON object on standard output; everything for people goes to standard error.
+    #[arg(long)]
+    pub json: bool,
+    /// Play as fast as every window can be described, instead of in real time.
+    #[arg(long)]
+    pub fast: bool,
+    /// The clip to play; the sample clip if none is named.
+    #[arg(long, value_name = "FILE")]
+    pub clip: Option<PathBuf>,
+    #[command(flatten)]
+    pub models: ModelArgs,
+}
+
+/// Options of `up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Where the public API listens. Beyond loopback only with SIGHTLINE_API_KEY set.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7700")]
+    pub listen: SocketAddr,
+    /// Where metrics and probes listen.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7701")]
+    pub admin_listen: SocketAddr,
+    /// Print where everything is as one JSON line instead of for people.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// A running nats-server with JetStream, as nats://[TOKEN or USER:PASSWORD@]HOST:PORT. Without it one is started in the
+    /// data directory, and stopped at the end.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SIGHTLINE_NATS_URL",
+        hide_env_values = true
+    )]
+    pub nats_url: Option<String>,
+    /// The nats-server program to start.
+    #[arg(long, value_name = "PROGRAM", default_value = "nats-server")]
+    pub nats_server: PathBuf,
+    #[command(flatten)]
+    pub sources: SourceArgs,
+    #[command(flatten)]
+    pub egress: EgressArgs,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub models: ModelArgs,
+}
+
+/// Options of `gateway`.
+#[derive(Debug, Args)]
+pub struct GatewayArgs {
+    /// Where the public API listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7700")]
+    pub listen: SocketAddr,
+    /// The embeddings service.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7702")]
+    pub embeddings_url: String,
+    /// A model that caption workers serve; may be repeated, the first is the default.
+    #[arg(long = "model", value_name = "NAME", default_value = "demo-vlm")]
+    pub model_names: Vec<String>,
+    #[command(flatten)]
+    pub role: RoleArgs,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub sources: SourceArgs,
+    #[command(flatten)]
+    pub egress: EgressArgs,
+    #[command(flatten)]
+    pub key: KeyArgs,
+}
+
+/// Options of `embeddings`.
+#[derive(Debug, Args)]
+pub struct EmbeddingsArgs {
+    /// Where the gateway reaches this service.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7702")]
+    pub listen: SocketAddr,
+    /// A Qdrant server's gRPC address, for example http://127.0.0.1:6334; without it vectors are kept in the data directory.
+    #[arg(long, value_name = "URL", env = "QDRANT_URL")]
+    pub qdrant_url: Option<String>,
+    #[command(flatten)]
+    pub role: RoleArgs,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub models: ModelArgs,
+}
+
+/// Options of `alerts`.
+#[derive(Debug, Args)]
+pub struct AlertsArgs {
+    #[command(flatten)]
+    pub role: RoleArgs,
+    #[command(flatten)]
+    pub egress: EgressArgs,
+}
+
+/// Options of `ingest`.
+#[derive(Debug, Args)]
+pub struct IngestArgs {
+    /// How many streams this worker runs at most.
+    #[arg(long, default_value_t = crate::roles::STREAMS)]
+    pub capacity: usize,
+    #[command(flatten)]
+    pub role: RoleArgs,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub sources: SourceArgs,
+}
+
+/// Options of `caption`.
+#[derive(Debug, Args)]
+pub struct CaptionArgs {
+    #[command(flatten)]
+    pub role: RoleArgs,
+    #[command(flatten)]
+    pub models: ModelArgs,
+}
+
+/// Options of `transcribe`.
+#[derive(Debug, Args)]
+pub struct TranscribeArgs {
+    #[command(flatten)]
+    pub role: RoleArgs,
+    #[command(flatten)]
+    pub models: ModelArgs,
+}
+
+/// What every role that runs alone is told.
+#[derive(Debug, Args)]
+pub struct RoleArgs {
+    /// The nats-server with JetStream, as nats://[TOKEN or USER:PASSWORD@]HOST:PORT.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SIGHTLINE_NATS_URL",
+        hide_env_values = true
+    )]
+    pub nats_url: String,
+    /// Where metrics and probes listen; nowhere if unset.
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin_listen: Option<SocketAddr>,
+}
+
+/// Where data is kept.
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    /// Where everything is kept that has to survive; ~/.local/share/sightline if unset. Gateway and ingest share its seal.key.
+    #[arg(long, value_name = "DIR", env = "SIGHTLINE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Which sources may be read.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
+    /// The one directory that file sources may come from; without it there are none.
+    #[arg(long, value_name = "DIR")]
+    pub media_root: Option<PathBuf>,
+}
+
+/// Where webhooks may go.
+#[derive(Debug, Args)]
+pub struct EgressArgs {
+    /// A private range that webhooks may go to, for example 192.168.0.0/16; may be repeated. Public addresses always may.
+    #[arg(long, value_name = "CIDR", value_parser = range)]
+    pub allow_egress: Vec<IpNet>,
+}
+
+/// Who may call.
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    /// The first API key; set SIGHTLINE_API_KEY rather than this option, which other users of the machine can see.
+    #[arg(
+        id = "api_key",
+        long = "api-key",
+        hide = true,
+        env = "SIGHTLINE_API_KEY",
+        hide_env_values = true
+    )]
+    pub api_key: Option<Secret>,
+}
+
+/// Where models are.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// The directory of models; the repository's models/ or /usr/share/sightline/models if unset.
+    #[arg(long, value_name = "DIR", env = "SIGHTLINE_MODELS")]
+    pub models_dir: Option<PathBuf>,
+    /// The directory of the vision-language model; its name is the model's.
+    #[arg(long, value_name = "DIR")]
+    pub vlm: Option<PathBuf>,
+    /// The whisper.cpp model file.
+    #[arg(long, value_name = "FILE")]
+    pub whisper: Option<PathBuf>,
+    /// The directory of the text embedding model.
+    #[arg(long, value_name = "DIR")]
+    pub embedder: Option<PathBuf>,
+    /// ONNX Runtime's shared library, 1.24 or newer; what `make setup` installed if unset.
+    #[arg(long, value_name = "FILE", env = "SIGHTLINE_ONNXRUNTIME")]
+    pub onnxruntime: Option<PathBuf>,
+}
+
+/// A text that is not shown.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let visible = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        if visible {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("it has to be visible ASCII characters, without spaces")
+        }
+    }
+}
+
+/// A range, or a single address.
+fn range(text: &str) -> Result<IpNet, String> {
+    let single = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse()
+        .or_else(|_| single())
+        .map_err(|_| "write a range such as 192.168.0.0/16 or an address".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_and_addresses_are_taken() {
+        let cases = [
+            ("10.0.0.0/8", true),
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("localhost", false),
+            ("1.2.3.4/99", false),
+        ];
+        for (text, taken) in cases {
+            assert_eq!(range(text).is_ok(), taken, "{text}");
+        }
+    }
+}

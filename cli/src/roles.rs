@@ -1,0 +1,275 @@
+//! Each role, built from what the command line says: the same functions for the all-in-one and for a role alone.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use sightline_bus::{Bus, BusConfig};
+use sightline_catalog::Catalog;
+use sightline_catalog::seal::SealKey;
+use sightline_egress::{Egress, Policy, Timeouts};
+use sightline_inference::embed::TextEmbedder;
+use sightline_inference::vlm::{SmolVlm, VlmOptions};
+use sightline_inference::whisper::Whisper;
+use sightline_inference::{Embedder, onnx};
+use sightline_service::Shutdown;
+use sightline_service::admin::Readiness;
+use sightline_service::clock::{Clock, SystemClock};
+use sightline_service::metrics::Metrics;
+use sightline_vectors::{EdgeStore, QdrantStore, VectorStore};
+use tokio::net::TcpListener;
+use tonic::transport::Endpoint;
+
+use crate::files::ModelFiles;
+
+/// How many streams one ingest worker runs unless told otherwise.
+pub const STREAMS: usize = 64;
+/// The engine that transcribes: the name of the durable consumer and of the subjects.
+const ENGINE: &str = "whisper";
+/// The probability at which an alert's window counts unless the alert says otherwise. Chosen for the demo model on clips of
+/// other generator seeds: see models/demo-vlm/README.md.
+const DEFAULT_THRESHOLD: f32 = 0.9;
+/// The longest side of a sampled frame in pixels: what the models make use of, and tens of kB as JPEG.
+const FRAME_EDGE: u32 = 640;
+/// Tokens of a description at most.
+const DESCRIPTION_TOKENS: usize = 128;
+/// How long the gateway waits for a connection to the embeddings service.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// What every role stands on.
+#[derive(Clone)]
+pub struct Base {
+    /// The bus.
+    pub bus: Bus,
+    /// The catalog.
+    pub catalog: Catalog,
+    /// The machine's clock.
+    pub clock: Arc<dyn Clock>,
+    /// The process's metrics.
+    pub metrics: Metrics,
+    /// What the process still lacks.
+    pub readiness: Readiness,
+    /// Ends everything.
+    pub shutdown: Shutdown,
+}
+
+impl Base {
+    /// Connects to the bus and reads the catalog.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn connect(config: &BusConfig, shutdown: Shutdown) -> Result<Self> {
+        let bus = Bus::connect(config).await?;
+        let catalog = Catalog::open(&bus)
+            .await
+            .context("cannot read the catalog")?;
+        Ok(Self {
+            bus,
+            catalog,
+            clock: Arc::new(SystemClock),
+            metrics: Metrics::default(),
+            readiness: Readiness::default(),
+            shutdown,
+        })
+    }
+}
+
+/// What the gateway is told.
+pub struct GatewayOptions {
+    /// Where it listens; bound already.
+    pub listener: TcpListener,
+    /// The keys that may call.
+    pub api_key: String,
+    /// The models that can be named, the default first.
+    pub models: Vec<String>,
+    /// The one directory of file sources.
+    pub media_root: Option<PathBuf>,
+    /// Where webhooks may go.
+    pub egress: Policy,
+    /// The embeddings service's address.
+    pub embeddings_url: String,
+    /// The key that seals sources' credentials.
+    pub seal: SealKey,
+}
+
+/// Runs the gateway.
+///
+/// # Errors
+/// When it can't start.
+pub async fn gateway(base: Base, options: GatewayOptions) -> Result<()> {
+    let endpoint = Endpoint::from_shared(options.embeddings_url.clone()).with_context(|| {
+        format!(
+            "{:?} is not an address of the embeddings service",
+            options.embeddings_url
+        )
+    })?;
+    let config = sightline_gateway::Config {
+        api_keys: sightline_gateway::ApiKeys::new([options.api_key.as_str()]),
+        default_model: options.models.first().cloned().unwrap_or_default(),
+        models: options.models,
+        default_threshold: DEFAULT_THRESHOLD,
+        media_root: options.media_root,
+        egress: options.egress,
+        limits: sightline_gateway::Limits::default(),
+    };
+    let deps = sightline_gateway::Deps {
+        bus: base.bus,
+        catalog: base.catalog,
+        clock: base.clock,
+        metrics: base.metrics,
+        readiness: base.readiness,
+        seal: options.seal,
+        records: endpoint.connect_timeout(CONNECT_DEADLINE).connect_lazy(),
+    };
+    Ok(sightline_gateway::serve(config, deps, options.listener, base.shutdown).await?)
+}
+
+/// Runs the embeddings service, its vectors on a Qdrant server or in `dir`.
+///
+/// # Errors
+/// When its model or store can't be opened.
+pub async fn embeddings(
+    base: Base,
+    models: &ModelFiles,
+    qdrant_url: Option<&str>,
+    dir: &Path,
+    listener: TcpListener,
+) -> Result<()> {
+    start_onnx(models)?;
+    let files = models.embedder.clone();
+    let embedder = load(move || TextEmbedder::load(&files, 1)).await?;
+    let store: Arc<dyn VectorStore> = match qdrant_url {
+        Some(url) => {
+            Arc::new(QdrantStore::connect(url, embedder.dimension(), embedder.revision()).await?)
+        }
+        None => Arc::new(EdgeStore::open(dir, embedder.dimension(), embedder.revision()).await?),
+    };
+    let deps = sightline_embeddings::Deps {
+        bus: base.bus,
+        catalog: base.catalog,
+        metrics: base.metrics,
+        readiness: base.readiness,
+        embedder: Arc::new(embedder),
+        store,
+    };
+    let config = sightline_embeddings::Config::default();
+    Ok(sightline_embeddings::serve(config, deps, listener, base.shutdown).await?)
+}
+
+/// Runs the alerts service.
+///
+/// # Errors
+/// When a partition can't be evaluated.
+pub async fn alerts(base: Base, egress: Policy) -> Result<()> {
+    let deps = sightline_alerts::Deps {
+        bus: base.bus,
+        catalog: base.catalog,
+        clock: base.clock,
+        metrics: base.metrics,
+        egress: Egress::new(egress, Timeouts::default()),
+    };
+    Ok(sightline_alerts::serve(sightline_alerts::Config::default(), deps, base.shutdown).await?)
+}
+
+/// Runs an ingest worker for at most `capacity` streams.
+///
+/// # Errors
+/// When leases can't be taken.
+pub async fn ingest(
+    base: Base,
+    capacity: usize,
+    media_root: Option<PathBuf>,
+    seal: SealKey,
+) -> Result<()> {
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let config = sightline_ingest::Config {
+        worker: format!("{}-{}", host_name(), std::process::id()),
+        capacity,
+        child: vec![program.into_os_string(), OsString::from("ingest-child")],
+        media_root,
+        frame_edge: FRAME_EDGE,
+        engine: ENGINE.to_owned(),
+    };
+    let deps = sightline_ingest::Deps {
+        bus: base.bus,
+        catalog: base.catalog,
+        clock: base.clock,
+        metrics: base.metrics,
+        readiness: base.readiness,
+        seal,
+    };
+    Ok(sightline_ingest::serve(config, deps, base.shutdown).await?)
+}
+
+/// Runs a caption worker.
+///
+/// # Errors
+/// When its model can't be loaded.
+pub async fn caption(base: Base, models: &ModelFiles) -> Result<()> {
+    start_onnx(models)?;
+    let files = models.vlm.clone();
+    let model = models.vlm_name()?;
+    let describer = load(move || SmolVlm::load(&files, &VlmOptions::default())).await?;
+    let config = sightline_caption::Config {
+        model,
+        concurrency: cores(),
+        max_new_tokens: DESCRIPTION_TOKENS,
+    };
+    let deps = sightline_caption::Deps {
+        bus: base.bus,
+        catalog: base.catalog,
+        clock: base.clock,
+        metrics: base.metrics,
+        readiness: base.readiness,
+        describer: Arc::new(describer),
+    };
+    Ok(sightline_caption::serve(config, deps, base.shutdown).await?)
+}
+
+/// Runs a transcribe worker.
+///
+/// # Errors
+/// When its model can't be loaded.
+pub async fn transcribe(base: Base, models: &ModelFiles) -> Result<()> {
+    let file = models.whisper.clone();
+    let transcriber = load(move || Whisper::load(&file, 1)).await?;
+    let config = sightline_transcribe::Config {
+        engine: ENGINE.to_owned(),
+        concurrency: (cores() / 2).max(1),
+    };
+    let deps = sightline_transcribe::Deps {
+        bus: base.bus,
+        catalog: base.catalog,
+        clock: base.clock,
+        metrics: base.metrics,
+        readiness: base.readiness,
+        transcriber: Arc::new(transcriber),
+    };
+    Ok(sightline_transcribe::serve(config, deps, base.shutdown).await?)
+}
+
+/// Loads a model on a thread that may block.
+async fn load<T: Send + 'static>(
+    loading: impl FnOnce() -> Result<T, sightline_inference::InferenceError> + Send + 'static,
+) -> Result<T> {
+    Ok(tokio::task::spawn_blocking(loading)
+        .await
+        .context("loading a model failed")??)
+}
+
+fn start_onnx(models: &ModelFiles) -> Result<()> {
+    Ok(onnx::init(models.runtime()?)?)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}

@@ -1,0 +1,175 @@
+//! The oracle: what the bus acknowledged against what came out, once the faults have stopped.
+//!
+//! It knows three ledgers. What the bus took as observations must be listed by the API, each exactly once and nothing else.
+//! What a source published in order must have no holes where it promised none. And no process may have logged a warning or
+//! an error that the test did not expect.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail, ensure};
+use sightline_bus::{Bus, StreamName};
+use sightline_proto::client::Client;
+use sightline_proto::internal::Observation;
+use sightline_proto::internal::observation::Body;
+
+use crate::platform::{scenes, transcript};
+use crate::process::Process;
+
+/// More observations than any test makes.
+const ALL: usize = 1_000_000;
+
+/// Everything that the bus acknowledged about one stream.
+pub struct Ledger {
+    observations: BTreeMap<String, Observation>,
+}
+
+impl Ledger {
+    /// Reads what the bus holds of a stream.
+    ///
+    /// # Errors
+    /// When the bus holds an observation twice.
+    pub async fn read(bus: &Bus, rtstream_id: &str) -> Result<Self> {
+        let filter = format!("obs.*.*.{rtstream_id}");
+        let received = bus
+            .read::<Observation>(StreamName::Observations, &filter, ALL)
+            .await?;
+        let mut observations = BTreeMap::new();
+        for one in received {
+            let id = one.message.id.clone();
+            if observations.insert(id.clone(), one.message).is_some() {
+                bail!("the bus holds observation {id} twice");
+            }
+        }
+        let ledger = Self { observations };
+        ledger.refuse_doubles()?;
+        Ok(ledger)
+    }
+
+    /// The windows that an index has scenes of, in order.
+    pub fn windows(&self, index_id: &str) -> Vec<u64> {
+        let scenes = self.bodies().filter_map(|(_, body)| match body {
+            Body::Scene(scene) if scene.index_id == index_id => Some(scene.window),
+            _ => None,
+        });
+        let mut windows: Vec<u64> = scenes.collect();
+        windows.sort_unstable();
+        windows
+    }
+
+    /// The ids of the firings.
+    pub fn firings(&self) -> Vec<String> {
+        let firings = self.bodies().filter_map(|(_, body)| match body {
+            Body::Firing(firing) => Some(firing.firing_id.clone()),
+            _ => None,
+        });
+        let mut ids: Vec<String> = firings.collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    }
+
+    /// Compares with what the API lists: everything once, and nothing that the bus does not know.
+    ///
+    /// # Errors
+    /// When something is missing, doubled or unknown.
+    pub async fn compare(
+        &self,
+        client: &mut Client,
+        rtstream_id: &str,
+        index_ids: &[&str],
+    ) -> Result<()> {
+        let mut listed = Vec::new();
+        for index_id in index_ids {
+            listed.extend(
+                scenes(client, index_id)
+                    .await?
+                    .into_iter()
+                    .map(|scene| scene.id),
+            );
+        }
+        listed.extend(
+            transcript(client, rtstream_id)
+                .await?
+                .into_iter()
+                .map(|segment| segment.id),
+        );
+        listed.sort();
+        let stored = |body: &Body| matches!(body, Body::Scene(_) | Body::Transcript(_));
+        let taken: Vec<&str> = self
+            .bodies()
+            .filter(|(_, body)| stored(body))
+            .map(|(o, _)| o.id.as_str())
+            .collect();
+        let missing: Vec<_> = taken
+            .iter()
+            .filter(|id| !listed.iter().any(|l| l == *id))
+            .collect();
+        ensure!(
+            missing.is_empty(),
+            "acknowledged and not listed: {missing:?}"
+        );
+        ensure!(
+            listed.len() == taken.len(),
+            "listed {} and acknowledged {}: {listed:?}",
+            listed.len(),
+            taken.len()
+        );
+        Ok(())
+    }
+
+    fn bodies(&self) -> impl Iterator<Item = (&Observation, &Body)> {
+        self.observations
+            .values()
+            .filter_map(|o| Some((o, o.body.as_ref()?)))
+    }
+
+    /// Two ids for one thing are a double as well: the same window described twice, the same words heard twice.
+    fn refuse_doubles(&self) -> Result<()> {
+        let mut seen = BTreeMap::new();
+        for (observation, body) in self.bodies() {
+            let what = match body {
+                Body::Scene(scene) => format!("scene {} {}", scene.index_id, scene.window),
+                Body::Verdict(verdict) => format!(
+                    "verdict {} {} {}",
+                    verdict.index_id, verdict.event_id, verdict.window
+                ),
+                // Words that are heard twice overlap; where an utterance starts may differ by a sample.
+                Body::Transcript(words) => format!(
+                    "transcript {} {}",
+                    words.text,
+                    observation.start_us / 500_000
+                ),
+                _ => continue,
+            };
+            let key = format!("{} {what}", observation.epoch_us);
+            if let Some(other) = seen.insert(key, &observation.id) {
+                bail!(
+                    "{what} was observed twice, as {other} and {}",
+                    observation.id
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses warnings and errors in a process's log, other than those that contain one of `expected`.
+///
+/// # Errors
+/// When there is one.
+pub fn no_surprises(process: &Process, expected: &[&str]) -> Result<()> {
+    let loud = |line: &&String| {
+        line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked at")
+    };
+    let log = process.log();
+    let surprises: Vec<_> = log
+        .iter()
+        .filter(loud)
+        .filter(|line| !expected.iter().any(|e| line.contains(e)))
+        .collect();
+    ensure!(
+        surprises.is_empty(),
+        "unexpected in the log: {surprises:#?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! The platform under test: a nats-server, the binary's processes over it, and a client.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sightline_bus::embedded::EmbeddedServer;
+use sightline_bus::{Bus, StreamName};
+use sightline_proto::client::Client;
+use sightline_proto::v1::rt_stream::{Playback, State};
+use sightline_proto::v1::{self, Alert, Index, RtStream};
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::{repository, sample_clip, until};
+
+/// The key that clients of the tests send.
+pub const KEY: &str = "test-key-1";
+
+/// A nats-server of the test's own and a directory for everything else.
+pub struct Ground {
+    /// The binary under test.
+    pub binary: PathBuf,
+    /// The test's own view of the bus.
+    pub bus: Bus,
+    nats_url: String,
+    // In this order: the server stops before its directory goes.
+    _nats: EmbeddedServer,
+    dir: TempDir,
+}
+
+impl Ground {
+    /// Starts the nats-server.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn prepare(binary: &str) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let nats = EmbeddedServer::start(Path::new("nats-server"), &dir.path().join("nats"))?;
+        let config = nats.config("test");
+        let token = config.token.clone().unwrap_or_default();
+        let nats_url = config.url.replace("nats://", &format!("nats://{token}@"));
+        Ok(Self {
+            binary: binary.into(),
+            bus: Bus::connect(&config).await?,
+            nats_url,
+            _nats: nats,
+            dir,
+        })
+    }
+
+    /// A directory for data.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The nats-server's address with its token.
+    pub fn nats_url(&self) -> &str {
+        &self.nats_url
+    }
+
+    /// Starts the all-in-one over the nats-server, files allowed from the repository's media, and webhooks to this machine.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn up(&self, further: &[&str]) -> Result<(Process, Client)> {
+        let data = self.dir.path().join("data").display().to_string();
+        let media = media_root();
+        let mut arguments = vec![
+            "up",
+            "--json",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ];
+        arguments.extend([
+            "--nats-url",
+            &self.nats_url,
+            "--data-dir",
+            &data,
+            "--media-root",
+            &media,
+        ]);
+        arguments.extend(["--allow-egress", "127.0.0.1"]);
+        arguments.extend(further);
+        let mut process = Process::start(&self.binary, arguments, &[("SIGHTLINE_API_KEY", KEY)])?;
+        let line = process.line().await?;
+        let said: serde_json::Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+        let listen = said["listen"]
+            .as_str()
+            .context("it says where it listens")?;
+        let client = Client::connect(&format!("http://{listen}"), KEY).await?;
+        Ok((process, client))
+    }
+
+    /// Starts one role alone.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn role(&self, role: &str, further: &[&str]) -> Result<(Process, Option<String>)> {
+        let mut arguments = vec![role, "--nats-url", &self.nats_url];
+        let (data, media) = (
+            self.dir.path().join("data").display().to_string(),
+            media_root(),
+        );
+        if ["gateway", "ingest", "embeddings"].contains(&role) {
+            arguments.extend(["--data-dir", &data]);
+        }
+        if ["gateway", "ingest"].contains(&role) {
+            arguments.extend(["--media-root", &media]);
+        }
+        if ["gateway", "alerts"].contains(&role) {
+            arguments.extend(["--allow-egress", "127.0.0.1"]);
+        }
+        arguments.extend(further);
+        let mut process = Process::start(&self.binary, arguments, &[("SIGHTLINE_API_KEY", KEY)])?;
+        let line = process.line().await?;
+        let address = line
+            .split_once(" on ")
+            .map(|(_, address)| format!("http://{address}"));
+        Ok((process, address))
+    }
+
+    /// Waits until nothing is left to do on the bus.
+    ///
+    /// # Errors
+    /// When work is never done.
+    pub async fn drained(&self) -> Result<()> {
+        for stream in [
+            StreamName::Frames,
+            StreamName::Audio,
+            StreamName::Observations,
+            StreamName::Deliveries,
+        ] {
+            until(
+                &format!("{} to be worked off", stream.as_str()),
+                async || Ok((self.bus.backlog(stream).await? == 0).then_some(())),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// The directory that file sources of tests come from.
+fn media_root() -> String {
+    repository().join("tests/media").display().to_string()
+}
+
+/// The sample clip as a source.
+///
+/// # Errors
+/// When it is missing.
+pub fn clip_url() -> Result<String> {
+    Ok(format!(
+        "file://{}",
+        sample_clip().canonicalize()?.display()
+    ))
+}
+
+/// Connects a source without starting it.
+///
+/// # Errors
+/// When it is refused.
+pub async fn connect(client: &mut Client, url: &str, playback: Playback) -> Result<RtStream> {
+    let request = v1::ConnectRtStreamRequest {
+        url: url.to_owned(),
+        transcribe: true,
+        playback: playback.into(),
+        start_stopped: true,
+        ..Default::default()
+    };
+    let answer = client.streams.connect_rt_stream(request).await?;
+    answer.into_inner().rtstream.context("a stream")
+}
+
+/// Describes a stream by a prompt, 2 frames of every 5 s.
+///
+/// # Errors
+/// When it is refused.
+pub async fn index(client: &mut Client, rtstream_id: &str, prompt: &str) -> Result<Index> {
+    let request = v1::CreateVisualIndexRequest {
+        rtstream_id: rtstream_id.to_owned(),
+        prompt: prompt.to_owned(),
+        ..Default::default()
+    };
+    let answer = client.indexes.create_visual_index(request).await?;
+    answer.into_inner().index.context("an index")
+}
+
+/// Watches an index for an event.
+///
+/// # Errors
+/// When it is refused.
+pub async fn alert(
+    client: &mut Client,
+    index_id: &str,
+    prompt: &str,
+    callback_url: &str,
+) -> Result<Alert> {
+    let request = v1::CreateEventRequest {
+        prompt: prompt.to_owned(),
+        label: prompt.to_owned(),
+        ..Default::default()
+    };
+    let event = client
+        .events
+        .create_event(request)
+        .await?
+        .into_inner()
+        .event
+        .context("an event")?;
+    let request = v1::CreateAlertRequest {
+        event_id: event.id,
+        index_id: index_id.to_owned(),
+        callback_url: callback_url.to_owned(),
+        ..Default::default()
+    };
+    let answer = client.events.create_alert(request).await?;
+    answer.into_inner().alert.context("an alert")
+}
+
+/// Starts a stream.
+///
+/// # Errors
+/// When it is refused.
+pub async fn start(client: &mut Client, rtstream_id: &str) -> Result<()> {
+    let request = v1::StartRtStreamRequest {
+        rtstream_id: rtstream_id.to_owned(),
+    };
+    client.streams.start_rt_stream(request).await?;
+    Ok(())
+}
+
+/// Waits until a stream is in this state.
+///
+/// # Errors
+/// When it never is.
+pub async fn state(client: &mut Client, rtstream_id: &str, state: State) -> Result<RtStream> {
+    let request = v1::GetRtStreamRequest {
+        rtstream_id: rtstream_id.to_owned(),
+    };
+    until(&format!("{rtstream_id} to be {state:?}"), async || {
+        let answer = client.streams.get_rt_stream(request.clone()).await?;
+        let stream = answer.into_inner().rtstream.context("a stream")?;
+        Ok((stream.state() == state).then_some(stream))
+    })
+    .await
+}
+
+/// All scenes of an index, oldest first.
+///
+/// # Errors
+/// When the call fails.
+pub async fn scenes(client: &mut Client, index_id: &str) -> Result<Vec<v1::Scene>> {
+    let request = v1::ListScenesRequest {
+        index_id: index_id.to_owned(),
+        page_size: 1000,
+        ..Default::default()
+    };
+    let mut scenes = client
+        .indexes
+        .list_scenes(request)
+        .await?
+        .into_inner()
+        .scenes;
+    scenes.reverse();
+    Ok(scenes)
+}
+
+/// The whole transcript of a stream, oldest first.
+///
+/// # Errors
+/// When the call fails.
+pub async fn transcript(
+    client: &mut Client,
+    rtstream_id: &str,
+) -> Result<Vec<v1::TranscriptSegment>> {
+    let request = v1::ListTranscriptRequest {
+        rtstream_id: rtstream_id.to_owned(),
+        page_size: 1000,
+        ..Default::default()
+    };
+    Ok(client
+        .streams
+        .list_transcript(request)
+        .await?
+        .into_inner()
+        .segments)
+}

@@ -1,0 +1,96 @@
+//! A webhook receiver on a free port that remembers everything, and answers as a test tells it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// A webhook as it came.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// Header `webhook-id`.
+    pub id: String,
+    /// The body.
+    pub body: Value,
+}
+
+#[derive(Clone)]
+struct Taken {
+    webhooks: Arc<Mutex<Vec<Webhook>>>,
+    count: watch::Sender<usize>,
+}
+
+/// A running receiver; it stops with the test.
+pub struct Receiver {
+    address: SocketAddr,
+    taken: Taken,
+}
+
+impl Receiver {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn start() -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let taken = Taken {
+            webhooks: Arc::default(),
+            count: watch::Sender::new(0),
+        };
+        let router = Router::new()
+            .route("/hook", post(take))
+            .with_state(taken.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(Self { address, taken })
+    }
+
+    /// Where to post.
+    pub fn url(&self) -> String {
+        format!("http://{}/hook", self.address)
+    }
+
+    /// Waits until `count` webhooks have come, and returns all.
+    ///
+    /// # Errors
+    /// When they do not come.
+    pub async fn webhooks(&self, count: usize) -> Result<Vec<Webhook>> {
+        let mut counted = self.taken.count.subscribe();
+        let coming = counted.wait_for(|&have| have >= count);
+        crate::soon(&format!("{count} webhooks"), coming).await??;
+        Ok(self
+            .taken
+            .webhooks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone())
+    }
+}
+
+async fn take(State(taken): State<Taken>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let id = headers
+        .get("webhook-id")
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default();
+    let Ok(body) = serde_json::from_slice(&body) else {
+        return StatusCode::BAD_REQUEST;
+    };
+    let mut webhooks = taken
+        .webhooks
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    webhooks.push(Webhook {
+        id: id.to_owned(),
+        body,
+    });
+    taken.count.send_replace(webhooks.len());
+    StatusCode::NO_CONTENT
+}

@@ -1,0 +1,16 @@
+//! The product's promise, told as users' stories on the real binary: real nats-server, real decoder, real models.
+
+mod bad_input;
+mod demo;
+mod kill;
+mod roles;
+mod rtsp;
+mod truth;
+mod up;
+
+use sightline_testkit::platform::Ground;
+
+/// A test's own nats-server and directory, for the binary that this build made.
+async fn ground() -> anyhow::Result<Ground> {
+    Ground::prepare(env!("CARGO_BIN_EXE_sightline")).await
+}

@@ -1,0 +1,129 @@
+//! What the worker counts and measures.
+
+use std::time::Instant;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use sightline_service::metrics::{Metrics, latency_buckets};
+
+type Label = [(&'static str, &'static str); 1];
+
+/// A part of the way of a window.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stage {
+    /// From the capture of the last frame until the window is here.
+    Wait,
+    /// Decoding the frames and opening the window.
+    Encode,
+    /// Judging all questions.
+    Judge,
+    /// From the capture of the last frame until the verdicts are on the bus.
+    Verdict,
+    /// Describing for all prompts.
+    Describe,
+}
+
+/// What became of a window.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Outcome {
+    /// It was described.
+    Described,
+    /// Nobody asks about it any more.
+    Unwanted,
+    /// A worker that has lost its lease sampled it.
+    Stale,
+    /// It could not be looked at.
+    Failed,
+}
+
+/// The worker's metrics; clones share them.
+#[derive(Clone)]
+pub(crate) struct CaptionMetrics {
+    windows: Family<Label, Counter>,
+    missing: Family<Label, Counter>,
+    pub(crate) verdicts: Counter,
+    pub(crate) scenes: Counter,
+    pub(crate) prompts_refused: Counter,
+    stages: Family<Label, Histogram, fn() -> Histogram>,
+}
+
+impl CaptionMetrics {
+    pub(crate) fn register(metrics: &Metrics) -> Self {
+        let histogram: fn() -> Histogram = || Histogram::new(latency_buckets());
+        Self {
+            windows: metrics.register(
+                "sightline_caption_windows",
+                "Windows taken from the bus, by what became of them.",
+                Family::default(),
+            ),
+            missing: metrics.register(
+                "sightline_caption_windows_missing",
+                "Windows between two that this process got which never came, by reason. Those that another process took \
+                 count too: where several share a model, an index's own count of missing windows tells.",
+                Family::default(),
+            ),
+            verdicts: metrics.register(
+                "sightline_caption_verdicts",
+                "Verdicts published.",
+                Counter::default(),
+            ),
+            scenes: metrics.register(
+                "sightline_caption_scenes",
+                "Scenes made.",
+                Counter::default(),
+            ),
+            prompts_refused: metrics.register(
+                "sightline_caption_prompts_refused",
+                "Prompts that the model could not take on a window, for example because they are too long.",
+                Counter::default(),
+            ),
+            stages: metrics.register(
+                "sightline_caption_stage_seconds",
+                "Time that each stage took for one window; wait and verdict count from the capture of its last frame.",
+                Family::new_with_constructor(histogram),
+            ),
+        }
+    }
+
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Described => "described",
+            Outcome::Unwanted => "unwanted",
+            Outcome::Stale => "stale",
+            Outcome::Failed => "failed",
+        };
+        self.windows.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    pub(crate) fn superseded(&self, windows: u64) {
+        self.missing
+            .get_or_create(&[("reason", "superseded")])
+            .inc_by(windows);
+    }
+
+    /// Counts the time since `started`, and returns now.
+    pub(crate) fn took(&self, stage: Stage, started: Instant) -> Instant {
+        let now = Instant::now();
+        self.observe(stage, (now - started).as_secs_f64());
+        now
+    }
+
+    /// Counts the time from one wall time to another.
+    pub(crate) fn lasted(&self, stage: Stage, from_us: i64, to_us: i64) {
+        self.observe(stage, to_us.saturating_sub(from_us).max(0) as f64 / 1e6);
+    }
+
+    fn observe(&self, stage: Stage, seconds: f64) {
+        let stage = match stage {
+            Stage::Wait => "wait",
+            Stage::Encode => "encode",
+            Stage::Judge => "judge",
+            Stage::Verdict => "verdict",
+            Stage::Describe => "describe",
+        };
+        self.stages
+            .get_or_create(&[("stage", stage)])
+            .observe(seconds);
+    }
+}

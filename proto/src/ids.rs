@@ -137,11 +137,11 @@ mod tests {
             endpoint_id("http://127.0.0.1/hook"),
         ];
         let expected = [
-            "PLACEHOLDER0",
-            "PLACEHOLDER1",
-            "PLACEHOLDER2",
-            "PLACEHOLDER3",
-            "PLACEHOLDER4",
+            "25de0743-cfe9-5c18-972b-dfd40e80ee95",
+            "bb28f277-5db2-5693-9bf3-268754123c54",
+            "33db2ad2-b7d2-585a-9902-e6609e3333e0",
+            "cae86562-996a-55cf-bf10-2c57de9219db",
+            "91f4166b-99ed-5fb4-bc73-da86a88645c1",
         ];
         assert_eq!(ids, expected);
     }

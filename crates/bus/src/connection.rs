@@ -13,7 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::error::BusError;
-use crate::streams::StreamName;
+use crate::streams::{StreamName, bucket_config};
 use crate::subjects::Subject;
 
 /// How long the bus may take to answer any call.
@@ -162,21 +162,19 @@ impl Bus {
     /// # Errors
     /// When the bus does not answer.
     pub async fn key_value(&self, bucket: &'static str) -> Result<kv::Store, BusError> {
-        if let Ok(store) = self.context.get_key_value(bucket).await {
-            return Ok(store);
-        }
-        let config = kv::Config {
-            bucket: bucket.to_owned(),
-            history: 1,
-            ..kv::Config::default()
+        let failed = |source: crate::error::Cause| BusError::Stream {
+            stream: bucket,
+            source,
         };
+        // Not by the library's create_key_value, which asks about the account what servers before 2.10 do not answer.
         self.context
-            .create_key_value(config)
+            .get_or_create_stream(bucket_config(bucket))
             .await
-            .map_err(|source| BusError::Stream {
-                stream: bucket,
-                source: source.into(),
-            })
+            .map_err(|source| failed(source.into()))?;
+        self.context
+            .get_key_value(bucket)
+            .await
+            .map_err(|source| failed(source.into()))
     }
 
     pub(crate) async fn publish_bytes(

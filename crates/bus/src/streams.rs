@@ -119,3 +119,19 @@ impl StreamName {
         }
     }
 }
+
+/// How a key-value bucket is made: the newest value of each key, kept for ever.
+pub(crate) fn bucket_config(bucket: &str) -> Config {
+    Config {
+        name: format!("KV_{bucket}"),
+        subjects: vec![format!("$KV.{bucket}.>")],
+        storage: StorageType::File,
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        // Reads by the stream's leader alone: a replica may be behind, and compare-and-set would lose against itself.
+        allow_direct: false,
+        ..Config::default()
+    }
+}

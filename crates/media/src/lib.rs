@@ -1,1 +1,25 @@
-//! (being written)
+//! Video in: opens a source, samples windows of frames out of its pictures and cuts its speech into utterances.
+//!
+//! One source, one pipeline, built element by element from fixed tables (`codecs`). Tracks are parsed but not decoded in
+//! it: what is wanted of them is decoded on the thread that reads (`chain`), so that a frame is ready as soon as it was
+//! read and nothing is decoded for nothing. Architecture invariant: nobody else links GStreamer.
+
+mod audio;
+mod chain;
+mod codecs;
+mod control;
+mod error;
+mod file;
+mod grid;
+mod picture;
+mod play;
+mod session;
+mod speech;
+mod timeline;
+mod tracks;
+mod video;
+
+pub use control::Control;
+pub use error::Failure;
+pub use play::play;
+pub use session::Reports;

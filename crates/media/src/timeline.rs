@@ -1,0 +1,164 @@
+//! Times: from a buffer's timestamps to a position from media time 0, and from a position to the wall clock.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use sightline_proto::internal::OpenSource;
+use sightline_service::clock::Clock;
+
+/// How a source's times are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// A camera: what arrives is now.
+    Live,
+    /// A file at one second a second.
+    RealTime,
+    /// A file as fast as its reports are taken.
+    Fast,
+}
+
+/// The times of one source.
+pub(crate) struct Timeline {
+    pub(crate) pace: Pace,
+    clock: Arc<dyn Clock>,
+    start_position_us: i64,
+    /// 0 until media arrives, if it was not given.
+    given_epoch_us: i64,
+    anchor: Mutex<Option<Anchor>>,
+}
+
+/// One moment known on every scale.
+#[derive(Debug, Clone, Copy)]
+struct Anchor {
+    epoch_us: i64,
+    position_us: i64,
+    instant: Instant,
+    wall_us: i64,
+    /// Live sources: running time of `position_us`.
+    running_us: i64,
+}
+
+impl Timeline {
+    pub(crate) fn new(open: &OpenSource, pace: Pace, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            pace,
+            clock,
+            start_position_us: open.start_position_us.max(0),
+            given_epoch_us: open.epoch_us,
+            anchor: Mutex::new(None),
+        }
+    }
+
+    /// Wall time of media time 0; none until media has arrived.
+    pub(crate) fn epoch_us(&self) -> Option<i64> {
+        self.anchor().map(|anchor| anchor.epoch_us)
+    }
+
+    /// The position of a buffer that has just arrived. `running_now` is the pipeline's running time.
+    pub(crate) fn arrived(
+        &self,
+        segment: &gst::FormattedSegment<gst::ClockTime>,
+        pts: gst::ClockTime,
+        running_now: Option<gst::ClockTime>,
+    ) -> Option<i64> {
+        match self.pace {
+            Pace::Live => {
+                let running_us = micros(segment.to_running_time_full(pts)?);
+                let behind_us = running_now.map_or(0, |now| clock_micros(now) - running_us);
+                Some(self.live_position(running_us, behind_us))
+            }
+            Pace::RealTime | Pace::Fast => {
+                let position_us = micros(segment.to_stream_time_full(pts)?);
+                self.anchor_file(position_us);
+                Some(position_us)
+            }
+        }
+    }
+
+    /// When a position of a file played in real time is due; none where nothing has to wait.
+    pub(crate) fn due(&self, position_us: i64) -> Option<Instant> {
+        let anchor = self.anchor().filter(|_| self.pace == Pace::RealTime)?;
+        let ahead = u64::try_from(position_us - anchor.position_us).ok()?;
+        Some(anchor.instant + Duration::from_micros(ahead))
+    }
+
+    /// Wall clock when a position was captured: arrived, or was due.
+    pub(crate) fn captured_us(&self, position_us: i64) -> i64 {
+        match (self.pace, self.anchor()) {
+            (Pace::Live | Pace::RealTime, Some(anchor)) => {
+                anchor.wall_us + (position_us - anchor.position_us)
+            }
+            _ => self.clock.now_us(),
+        }
+    }
+
+    /// Wall clock.
+    pub(crate) fn now_us(&self) -> i64 {
+        self.clock.now_us()
+    }
+
+    fn live_position(&self, running_us: i64, behind_us: i64) -> i64 {
+        let wall_us = self.clock.now_us() - behind_us;
+        let mut anchor = self.lock();
+        let (epoch_us, position_us) = match *anchor {
+            Some(known) => (
+                known.epoch_us,
+                known.position_us + running_us - known.running_us,
+            ),
+            None if self.given_epoch_us != 0 => {
+                (self.given_epoch_us, (wall_us - self.given_epoch_us).max(0))
+            }
+            None => (wall_us, 0),
+        };
+        // Renewed with every buffer, so that a step of the wall clock is in no capture time for long.
+        *anchor = Some(Anchor {
+            epoch_us,
+            position_us,
+            instant: Instant::now(),
+            wall_us,
+            running_us,
+        });
+        position_us
+    }
+
+    fn anchor_file(&self, position_us: i64) {
+        let mut anchor = self.lock();
+        if anchor.is_some() {
+            return;
+        }
+        // What lies before the wanted start is only read to decode what follows.
+        let position_us = position_us.max(self.start_position_us);
+        let wall_us = self.clock.now_us();
+        let epoch_us = match self.given_epoch_us {
+            0 => wall_us - position_us,
+            given => given,
+        };
+        *anchor = Some(Anchor {
+            epoch_us,
+            position_us,
+            instant: Instant::now(),
+            wall_us,
+            running_us: 0,
+        });
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        *self.lock()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Anchor>> {
+        self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn micros(time: gst::Signed<gst::ClockTime>) -> i64 {
+    match time {
+        gst::Signed::Positive(time) => clock_micros(time),
+        gst::Signed::Negative(time) => -clock_micros(time),
+    }
+}
+
+fn clock_micros(time: gst::ClockTime) -> i64 {
+    i64::try_from(time.useconds()).unwrap_or(i64::MAX)
+}

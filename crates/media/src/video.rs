@@ -1,0 +1,276 @@
+//! The video track: decides what is decoded, and fills the windows.
+//!
+//! Where keyframes are close enough together for a sampling, only those that it takes are decoded. Where they are not, what
+//! lies between the last keyframe and the wanted time is decoded too, and the rest of every group of pictures is dropped.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use sightline_proto::internal::child_report::Report;
+use sightline_proto::internal::{Frame, SampledWindow, TakeFrom};
+
+use crate::codecs::Codec;
+use crate::error::Failure;
+use crate::grid::{Grid, GridWindow};
+use crate::picture::{Coded, Decoder, JpegEncoder, Picture};
+use crate::session::Session;
+
+/// Coded pictures that wait for a later one to be wanted are kept up to this size, then decoded.
+const MAX_WAITING_BYTES: usize = 32 << 20;
+/// Errors in a row that a decoder is started anew after.
+const MAX_ERRORS: u32 = 20;
+
+/// The video track of a source.
+pub(crate) struct VideoTrack {
+    session: Arc<Session>,
+    codec: &'static Codec,
+    decoder: Option<Decoder>,
+    encoder: JpegEncoder,
+    grids: Vec<Grid>,
+    /// Version of the control's wishes that `grids` follows.
+    version: u64,
+    group: Group,
+    keyframes: Keyframes,
+    errors: u32,
+}
+
+/// What the decoder has not seen of the group of pictures under way.
+#[derive(Default)]
+struct Group {
+    /// Whether its keyframe was seen.
+    open: bool,
+    waiting: Vec<Coded>,
+    bytes: usize,
+}
+
+/// How far keyframes are apart.
+#[derive(Default)]
+struct Keyframes {
+    last_us: Option<i64>,
+    /// The last few distances.
+    distances: VecDeque<i64>,
+}
+
+impl Keyframes {
+    fn seen(&mut self, position_us: i64) {
+        if let Some(last) = self.last_us.replace(position_us) {
+            self.distances.push_back(position_us - last);
+            if self.distances.len() > 3 {
+                self.distances.pop_front();
+            }
+        }
+    }
+
+    /// Whether there is one in every stretch of this length, as far as can be told at a position.
+    fn are_within(&self, slot_us: i64, position_us: i64) -> bool {
+        // Cameras stamp their pictures a little unevenly.
+        let slot_us = slot_us + slot_us / 100;
+        let waited = self.last_us.map_or(0, |last| position_us - last);
+        waited <= slot_us && self.distances.iter().all(|distance| *distance <= slot_us)
+    }
+}
+
+impl VideoTrack {
+    pub(crate) fn new(session: Arc<Session>, codec: &'static Codec) -> Result<Self, Failure> {
+        let encoder = JpegEncoder::new(session.frame_edge)?;
+        Ok(Self {
+            session,
+            codec,
+            decoder: None,
+            encoder,
+            grids: Vec::new(),
+            version: 0,
+            group: Group::default(),
+            keyframes: Keyframes::default(),
+            errors: 0,
+        })
+    }
+
+    /// Takes the next coded picture. `broken` says that pictures before it are missing.
+    ///
+    /// # Errors
+    /// When nothing can be decoded at all.
+    pub(crate) fn push(&mut self, coded: Coded, key: bool, broken: bool) -> Result<(), Failure> {
+        let position_us = coded.position_us;
+        self.follow_wishes(position_us);
+        if key {
+            self.keyframes.seen(position_us);
+            self.group = Group {
+                open: true,
+                ..Group::default()
+            };
+        } else if broken {
+            self.group = Group::default();
+        }
+        if !self.group.open {
+            return Ok(());
+        }
+        self.group.bytes += coded.buffer.size();
+        self.group.waiting.push(coded);
+
+        let wanted_now = key && self.grids.iter().any(|grid| grid.wants(position_us));
+        let between_keyframes = self.grids.iter().any(|grid| {
+            grid.due_us() <= position_us && !self.keyframes.are_within(grid.slot_us(), position_us)
+        });
+        if wanted_now || between_keyframes || self.group.bytes > MAX_WAITING_BYTES {
+            let pictures = self.decode(key);
+            self.fill(pictures)?;
+        }
+        if !between_keyframes {
+            let over: Vec<_> = self
+                .grids
+                .iter_mut()
+                .filter_map(|grid| grid.read_up_to(position_us))
+                .collect();
+            self.report(over);
+        }
+        Ok(())
+    }
+
+    /// The source ended.
+    ///
+    /// # Errors
+    /// When the last picture can't be encoded.
+    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        let held_back = self.decoder.as_mut().map(Decoder::drain);
+        self.fill(held_back.unwrap_or_default())?;
+        let over: Vec<_> = self.grids.iter_mut().filter_map(Grid::finish).collect();
+        self.report(over);
+        Ok(())
+    }
+
+    /// Decodes what waits. A keyframe is given out at once and stays, because what follows it may yet be wanted.
+    fn decode(&mut self, key: bool) -> Vec<Picture> {
+        let decoded = self.try_decode(key);
+        if !key {
+            self.group.waiting.clear();
+            self.group.bytes = 0;
+        }
+        match decoded {
+            Ok(pictures) => pictures,
+            Err(failure) => {
+                tracing::debug!(%failure, "decoder is started anew at the next keyframe");
+                self.decoder = None;
+                self.group = Group::default();
+                self.errors += 1;
+                Vec::new()
+            }
+        }
+    }
+
+    fn try_decode(&mut self, drain: bool) -> Result<Vec<Picture>, Failure> {
+        let decoder = match &mut self.decoder {
+            Some(decoder) => decoder,
+            none => none.insert(Decoder::new(self.codec)?),
+        };
+        let mut pictures = Vec::new();
+        for coded in &self.group.waiting {
+            pictures.extend(decoder.push(coded)?);
+        }
+        if drain {
+            pictures.extend(decoder.drain());
+        }
+        Ok(pictures)
+    }
+
+    fn fill(&mut self, pictures: Vec<Picture>) -> Result<(), Failure> {
+        if self.errors > MAX_ERRORS {
+            return Err(Failure::passing("its pictures cannot be decoded"));
+        }
+        for picture in pictures {
+            self.errors = 0;
+            self.session.activity.decoded();
+            let position_us = picture.position_us;
+            if !self.grids.iter().any(|grid| grid.wants(position_us)) {
+                continue;
+            }
+            let frame = Frame {
+                time_us: position_us,
+                jpeg: self.encoder.encode(&picture)?,
+            };
+            let mut complete = Vec::new();
+            for grid in &mut self.grids {
+                if grid.wants(position_us) {
+                    complete.extend(grid.take(frame.clone()));
+                }
+            }
+            self.report(complete);
+        }
+        Ok(())
+    }
+
+    fn report(&self, windows: Vec<GridWindow>) {
+        for window in windows {
+            let Some(last) = window.frames.last() else {
+                continue;
+            };
+            self.session.report(Report::Window(SampledWindow {
+                sampling: Some(window.sampling),
+                window: window.window,
+                end_position_us: window.end_us.min(self.session.length_us()),
+                captured_us: self.session.timeline.captured_us(last.time_us),
+                sampled_us: self.session.timeline.now_us(),
+                frames: window.frames,
+            }));
+        }
+    }
+
+    fn follow_wishes(&mut self, position_us: i64) {
+        let Some((take, version)) = self.session.control.take_since(self.version) else {
+            return;
+        };
+        let first_wishes = self.version == 0;
+        self.version = version;
+        let mut grids = Vec::with_capacity(take.samplings.len());
+        for wanted in &take.samplings {
+            let Some(sampling) = wanted.sampling else {
+                continue;
+            };
+            let known = self.grids.iter().position(|g| *g.sampling() == sampling);
+            grids.push(match known {
+                Some(known) => self.grids.swap_remove(known),
+                None if first_wishes => Grid::new(sampling, wanted.first_window),
+                None => {
+                    let next_whole = Grid::window_from(&sampling, position_us);
+                    Grid::new(sampling, wanted.first_window.max(next_whole))
+                }
+            });
+        }
+        self.grids = grids;
+        self.session.activity.wants_pictures(longest_slot(&take));
+    }
+}
+
+/// How long no picture may be wanted at all; none if none ever is.
+fn longest_slot(take: &TakeFrom) -> Option<i64> {
+    let samplings = take.samplings.iter().filter_map(|w| w.sampling.as_ref());
+    samplings
+        .map(|s| s.window_us / i64::from(s.frame_count.max(1)))
+        .max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keyframe_interval_is_measured_and_follows_the_stream() {
+        let mut keyframes = Keyframes::default();
+        let slot = 2_500_000;
+        assert!(keyframes.are_within(slot, 0));
+        keyframes.seen(0);
+        assert!(keyframes.are_within(slot, slot));
+        assert!(!keyframes.are_within(slot, slot + 40_000));
+        for second in [2, 4, 6] {
+            keyframes.seen(second * 1_000_000);
+        }
+        assert!(keyframes.are_within(slot, 7_500_000));
+        // One long distance, and for a while nothing is taken for granted.
+        keyframes.seen(16_000_000);
+        assert!(!keyframes.are_within(slot, 16_000_000));
+        for second in [18, 20, 22] {
+            keyframes.seen(second * 1_000_000);
+        }
+        assert!(keyframes.are_within(slot, 22_000_000));
+    }
+}

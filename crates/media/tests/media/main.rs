@@ -1,0 +1,5 @@
+//! Sources as they are: the sample clip, clips made for the case, a real RTSP server, and hostile ones.
+
+mod bad;
+mod sampling;
+mod support;

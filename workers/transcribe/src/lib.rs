@@ -1,1 +1,95 @@
-//! (being written)
+//! The transcribe worker: utterances in, transcript segments with word times out.
+//!
+//! Ingest cuts speech at pauses; each utterance is transcribed by itself, whatever came before it, so it does not matter
+//! which worker takes it and in which order.
+
+mod handler;
+mod metrics;
+mod observations;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sightline_bus::{Bus, BusError, StreamName, Work};
+use sightline_catalog::Catalog;
+use sightline_inference::Transcriber;
+use sightline_service::Shutdown;
+use sightline_service::admin::Readiness;
+use sightline_service::clock::Clock;
+use sightline_service::metrics::Metrics;
+use thiserror::Error;
+
+use handler::Handler;
+
+/// The worker's name among the parts that readiness waits for.
+const PART: &str = "transcribe";
+/// After how long without a heartbeat an utterance goes to another worker.
+const ACK_WAIT: Duration = Duration::from_secs(5);
+/// How long one utterance of at most 28 s may take.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Speech is kept for hours, so a fault that passes may cost several tries.
+const MAX_DELIVER: i64 = 5;
+
+/// How the worker behaves.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The engine's name: letters, digits, hyphens and underscores.
+    pub engine: String,
+    /// How many utterances are transcribed side by side.
+    pub concurrency: usize,
+}
+
+/// What the worker needs.
+pub struct Deps {
+    /// The bus.
+    pub bus: Bus,
+    /// The catalog.
+    pub catalog: Catalog,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where its metrics go.
+    pub metrics: Metrics,
+    /// Where it says that it takes work.
+    pub readiness: Readiness,
+    /// The model.
+    pub transcriber: Arc<dyn Transcriber>,
+}
+
+/// Why the worker can't go on.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The engine's name can't be part of a subject.
+    #[error(
+        "{0:?} cannot be the name of an engine: use letters, digits, hyphens and underscores alone"
+    )]
+    Name(String),
+    /// Its consumer can't be made.
+    #[error("utterances cannot be taken from the bus")]
+    Bus(#[from] BusError),
+}
+
+/// Takes utterances until shutdown; those under way are finished.
+///
+/// # Errors
+/// When the engine's name is none, or the consumer can't be made.
+pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), Error> {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+    if config.engine.is_empty() || !config.engine.bytes().all(plain) {
+        return Err(Error::Name(config.engine));
+    }
+    let work = Work {
+        stream: StreamName::Audio,
+        durable: format!("transcribe-{}", config.engine),
+        filter: format!("audio.{}.*", config.engine),
+        concurrency: config.concurrency.max(1),
+        ack_wait: ACK_WAIT,
+        deadline: DEADLINE,
+        max_deliver: MAX_DELIVER,
+    };
+    let (bus, readiness) = (deps.bus.clone(), deps.readiness.clone());
+    let handler = Handler::new(config, deps);
+    readiness.set(PART, true);
+    let worked = sightline_bus::work(&bus, work, handler, shutdown).await;
+    readiness.set(PART, false);
+    Ok(worked?)
+}

@@ -1,0 +1,74 @@
+//! What the worker counts and measures.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use sightline_service::metrics::{Metrics, latency_buckets};
+
+/// What became of an utterance.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Outcome {
+    /// It was transcribed, be it to nothing.
+    Transcribed,
+    /// A worker that has lost its lease cut it.
+    Stale,
+    /// It could not be transcribed.
+    Failed,
+}
+
+/// The worker's metrics.
+pub(crate) struct TranscribeMetrics {
+    utterances: Family<[(&'static str, &'static str); 1], Counter>,
+    pub(crate) segments: Counter,
+    pub(crate) audio_seconds: Counter<f64, std::sync::atomic::AtomicU64>,
+    pub(crate) seconds: Histogram,
+    delay: Histogram,
+}
+
+impl TranscribeMetrics {
+    pub(crate) fn register(metrics: &Metrics) -> Self {
+        let latency = || Histogram::new(latency_buckets());
+        Self {
+            utterances: metrics.register(
+                "sightline_transcribe_utterances",
+                "Utterances taken from the bus, by what became of them.",
+                Family::default(),
+            ),
+            segments: metrics.register(
+                "sightline_transcribe_segments",
+                "Transcript segments made.",
+                Counter::default(),
+            ),
+            audio_seconds: metrics.register(
+                "sightline_transcribe_audio_seconds",
+                "Length of the audio transcribed.",
+                Counter::default(),
+            ),
+            seconds: metrics.register(
+                "sightline_transcribe_seconds",
+                "Time that transcribing one utterance took.",
+                latency(),
+            ),
+            delay: metrics.register(
+                "sightline_transcribe_delay_seconds",
+                "From the end of an utterance, on the stream's time, until its segments are made.",
+                latency(),
+            ),
+        }
+    }
+
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Transcribed => "transcribed",
+            Outcome::Stale => "stale",
+            Outcome::Failed => "failed",
+        };
+        self.utterances.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts the time from the end of an utterance until `now_us`; a file that is played fast is ahead of the clock.
+    pub(crate) fn delayed(&self, end_us: i64, now_us: i64) {
+        let delay_us = now_us.saturating_sub(end_us).max(0);
+        self.delay.observe(delay_us as f64 / 1e6);
+    }
+}

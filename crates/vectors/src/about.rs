@@ -1,0 +1,48 @@
+//! What a store says about itself, so that one with other vectors or of another release is told from one that fits.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{EmbeddingModel, VectorError};
+
+/// Changes when a store of an older release can't be used.
+const FORMAT: u32 = 1;
+
+/// Written when a store is complete.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct About {
+    format: u32,
+    pub(crate) identity: String,
+    model: String,
+    dimension: u64,
+}
+
+impl About {
+    /// Of a store that is being made.
+    pub(crate) fn new(model: &EmbeddingModel) -> Self {
+        Self {
+            format: FORMAT,
+            identity: Uuid::new_v4().simple().to_string(),
+            model: model.revision.clone(),
+            dimension: model.dimension as u64,
+        }
+    }
+
+    /// Refuses the store at `place`, a folder or collection, unless it fits.
+    pub(crate) fn check(&self, model: &EmbeddingModel, place: &str) -> Result<(), VectorError> {
+        let problem = if self.format != FORMAT {
+            format!("has format {}, and this release uses {FORMAT}", self.format)
+        } else if self.dimension != model.dimension as u64 || self.model != model.revision {
+            format!(
+                "holds vectors of {} numbers by embedding model {}, and the model in use is {} with {}",
+                self.dimension, self.model, model.revision, model.dimension
+            )
+        } else {
+            return Ok(());
+        };
+        Err(VectorError::Mismatch {
+            place: place.to_owned(),
+            problem,
+        })
+    }
+}

@@ -1,0 +1,384 @@
+//! The store on a Qdrant server, over gRPC.
+//!
+//! `wait` means that the server has applied a write and has it in its log: a killed server still has it, a power cut may
+//! take the last moments. What the store says about itself is a point without a vector and without any field that queries
+//! use, so no list, search or count ever shows it.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use qdrant_client::qdrant::point_id::PointIdOptions;
+use qdrant_client::qdrant::{
+    Condition as QdrantCondition, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
+    Direction, Distance, FacetCountsBuilder, FieldType, Filter, GetPointsBuilder,
+    IntegerIndexParamsBuilder, NamedVectors, OrderByBuilder, PointId, PointStruct, Query,
+    QueryPointsBuilder, Range, ScrollPointsBuilder, UpsertPointsBuilder, Value, Vector,
+    VectorParamsBuilder, VectorsConfigBuilder, facet_value, start_from,
+};
+use qdrant_client::{Payload as QdrantPayload, Qdrant, QdrantError};
+use sightline_proto::internal::Record;
+use uuid::Uuid;
+
+use crate::about::About;
+use crate::payload::{self, Checked, INDEXED, Lookup, START, VECTOR, check, check_vector};
+use crate::query::{Condition, Scan, conditions};
+use crate::{
+    EmbeddingModel, Hit, ListQuery, Point, SearchQuery, VectorError, VectorStore, WindowCounts,
+    listing, windows,
+};
+
+/// How long the server may take to accept a connection.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+/// How long the server may take for any call.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Records read at once where all are wanted.
+const SCROLL: u32 = 1000;
+/// More windows than an epoch has: 1.5 years of windows of 5 s.
+const MOST_VALUES: u64 = 10_000_000;
+/// The point that says what the collection is.
+const ABOUT: Uuid = Uuid::nil();
+
+type Fields = std::collections::HashMap<String, Value>;
+
+/// Where the server is.
+#[derive(Clone)]
+pub struct QdrantConfig {
+    /// Its gRPC address, for example `http://127.0.0.1:6334`.
+    pub url: String,
+    /// Its API key, if it asks for one.
+    pub api_key: Option<String>,
+    /// The collection, made if there is none.
+    pub collection: String,
+}
+
+impl fmt::Debug for QdrantConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QdrantConfig")
+            .field("url", &self.url)
+            .field("collection", &self.collection)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Vectors and records in a collection of a Qdrant server, which any number of processes may use at once.
+pub struct QdrantStore {
+    client: Client,
+    identity: String,
+    model: EmbeddingModel,
+}
+
+impl QdrantStore {
+    /// Opens the collection, or makes it.
+    ///
+    /// # Errors
+    /// `Server` when the server does not answer or refuses, `Mismatch` when the collection is not ours or holds vectors of
+    /// another model.
+    pub async fn connect(config: QdrantConfig, model: EmbeddingModel) -> Result<Self, VectorError> {
+        let client = Client::new(config)?;
+        let about = match client.about().await? {
+            Some(about) => about,
+            None => client.make(&model).await?,
+        };
+        about.check(&model, &client.place())?;
+        Ok(Self {
+            client,
+            identity: about.identity,
+            model,
+        })
+    }
+
+    /// Deletes the collection, if there is one: the next that is opened by its name is empty and has another identity.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses.
+    pub async fn delete(config: QdrantConfig) -> Result<(), VectorError> {
+        let client = Client::new(config)?;
+        if client.exists().await? {
+            let deleting = client.qdrant.delete_collection(&client.config.collection);
+            deleting
+                .await
+                .map_err(client.failed("delete a collection"))?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl VectorStore for QdrantStore {
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    async fn upsert(&self, points: Vec<Point>) -> Result<(), VectorError> {
+        let checked = points.into_iter().map(|point| check(point, &self.model));
+        let points = checked
+            .map(|checked| checked.and_then(point))
+            .collect::<Result<Vec<_>, _>>()?;
+        if points.is_empty() {
+            return Ok(());
+        }
+        self.client.upsert(points).await
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Vec<Record>, VectorError> {
+        listing::list(&self.client, query).await
+    }
+
+    async fn search(&self, query: &SearchQuery) -> Result<Vec<Hit>, VectorError> {
+        check_vector(&query.vector, &self.model)?;
+        let client = &self.client;
+        let mut request = QueryPointsBuilder::new(&client.config.collection)
+            .query(Query::new_nearest(query.vector.clone()))
+            .using(VECTOR)
+            .filter(filter(&conditions(&query.filter)))
+            .limit(query.limit as u64)
+            .with_payload(true);
+        if query.min_score > 0.0 {
+            request = request.score_threshold(query.min_score);
+        }
+        let found = client.qdrant.query(request).await;
+        let found = found.map_err(client.failed("search"))?.result;
+        found
+            .into_iter()
+            .map(|point| {
+                Ok(Hit {
+                    record: record(point.id, point.payload)?,
+                    score: point.score.clamp(0.0, 1.0),
+                })
+            })
+            .collect()
+    }
+
+    async fn count_windows(&self, index_id: &str) -> Result<WindowCounts, VectorError> {
+        windows::count(&self.client, index_id).await
+    }
+}
+
+/// One collection of a server.
+struct Client {
+    qdrant: Qdrant,
+    config: QdrantConfig,
+}
+
+impl Client {
+    fn new(config: QdrantConfig) -> Result<Self, VectorError> {
+        let mut builder = Qdrant::from_url(&config.url)
+            .timeout(DEADLINE)
+            .connect_timeout(CONNECT_DEADLINE)
+            .skip_compatibility_check();
+        if let Some(key) = &config.api_key {
+            builder = builder.api_key(key.clone());
+        }
+        match builder.build() {
+            Ok(qdrant) => Ok(Self { qdrant, config }),
+            Err(source) => Err(VectorError::Server {
+                url: config.url,
+                action: "be connected to",
+                source: source.into(),
+            }),
+        }
+    }
+
+    async fn exists(&self) -> Result<bool, VectorError> {
+        let asking = self.qdrant.collection_exists(&self.config.collection);
+        asking.await.map_err(self.failed("say what it holds"))
+    }
+
+    /// What the collection says about itself; none if there is no collection, or one whose making was interrupted.
+    async fn about(&self) -> Result<Option<About>, VectorError> {
+        if !self.exists().await? {
+            return Ok(None);
+        }
+        let name = &self.config.collection;
+        let request =
+            GetPointsBuilder::new(name, vec![ABOUT.to_string().into()]).with_payload(true);
+        let found = self.qdrant.get_points(request).await;
+        let found = found.map_err(self.failed("read a point"))?.result;
+        if let Some(point) = found.into_iter().next() {
+            let about = QdrantPayload::from(point.payload).deserialize();
+            return about.map(Some).map_err(VectorError::read);
+        }
+        let info = self.qdrant.collection_info(name).await;
+        let info = info.map_err(self.failed("say what it holds"))?.result;
+        match info.and_then(|info| info.points_count) {
+            Some(0) | None => Ok(None),
+            Some(_) => Err(VectorError::Mismatch {
+                place: self.place(),
+                problem: "was not made by this program (name another collection)".to_owned(),
+            }),
+        }
+    }
+
+    /// Makes the collection; what is there of it already is used.
+    async fn make(&self, model: &EmbeddingModel) -> Result<About, VectorError> {
+        let name = &self.config.collection;
+        if !self.exists().await? {
+            let size = model.dimension as u64;
+            let mut vectors = VectorsConfigBuilder::default();
+            vectors
+                .add_named_vector_params(VECTOR, VectorParamsBuilder::new(size, Distance::Cosine));
+            let request = CreateCollectionBuilder::new(name).vectors_config(vectors);
+            let made = self.qdrant.create_collection(request).await;
+            made.map_err(self.failed("make a collection"))?;
+        }
+        for (field, lookup) in INDEXED {
+            let request = field_index(name, field, lookup);
+            let made = self.qdrant.create_field_index(request).await;
+            made.map_err(self.failed("make an index"))?;
+        }
+        let about = About::new(model);
+        let payload = serde_json::to_value(&about).map_err(VectorError::read)?;
+        let about_point = point(Checked {
+            id: ABOUT,
+            vector: None,
+            payload,
+        })?;
+        self.upsert(vec![about_point]).await?;
+        // Of several processes that make it at the same time, the last one's identity holds for all.
+        Ok(self.about().await?.unwrap_or(about))
+    }
+
+    async fn upsert(&self, points: Vec<PointStruct>) -> Result<(), VectorError> {
+        let request = UpsertPointsBuilder::new(&self.config.collection, points).wait(true);
+        let stored = self.qdrant.upsert_points(request).await;
+        stored.map(drop).map_err(self.failed("store points"))
+    }
+
+    fn place(&self) -> String {
+        format!("collection {}", self.config.collection)
+    }
+
+    fn failed(&self, action: &'static str) -> impl FnOnce(QdrantError) -> VectorError {
+        let url = self.config.url.clone();
+        move |source| VectorError::Server {
+            url,
+            action,
+            source: source.into(),
+        }
+    }
+}
+
+#[async_trait]
+impl Scan for Client {
+    async fn by_start(
+        &self,
+        conditions: &[Condition],
+        newest_first: bool,
+        from: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<Record>, VectorError> {
+        let direction = if newest_first {
+            Direction::Desc
+        } else {
+            Direction::Asc
+        };
+        let mut order = OrderByBuilder::new(START).direction(direction.into());
+        if let Some(from) = from {
+            order = order.start_from(start_from::Value::Integer(from));
+        }
+        let request = ScrollPointsBuilder::new(&self.config.collection)
+            .filter(filter(conditions))
+            .order_by(order)
+            .limit(u32::try_from(limit).unwrap_or(u32::MAX))
+            .with_payload(true);
+        let found = self.qdrant.scroll(request).await;
+        let found = found.map_err(self.failed("list points"))?.result;
+        found
+            .into_iter()
+            .map(|point| record(point.id, point.payload))
+            .collect()
+    }
+
+    async fn all(&self, conditions: &[Condition]) -> Result<Vec<Record>, VectorError> {
+        let mut records = Vec::new();
+        let mut next: Option<PointId> = None;
+        loop {
+            let mut request = ScrollPointsBuilder::new(&self.config.collection)
+                .filter(filter(conditions))
+                .limit(SCROLL)
+                .with_payload(true);
+            if let Some(next) = next {
+                request = request.offset(next);
+            }
+            let found = self.qdrant.scroll(request).await;
+            let found = found.map_err(self.failed("list points"))?;
+            for point in found.result {
+                records.push(record(point.id, point.payload)?);
+            }
+            next = found.next_page_offset;
+            if next.is_none() {
+                return Ok(records);
+            }
+        }
+    }
+
+    async fn distinct(
+        &self,
+        field: &'static str,
+        conditions: &[Condition],
+    ) -> Result<Vec<i64>, VectorError> {
+        let request = FacetCountsBuilder::new(&self.config.collection, field)
+            .filter(filter(conditions))
+            .limit(MOST_VALUES)
+            .exact(true);
+        let found = self.qdrant.facet(request).await;
+        let found = found.map_err(self.failed("count points"))?.hits;
+        let values = found
+            .into_iter()
+            .filter_map(|hit| match hit.value?.variant {
+                Some(facet_value::Variant::IntegerValue(value)) => Some(value),
+                _ => None,
+            });
+        Ok(values.collect())
+    }
+}
+
+fn field_index(collection: &str, field: &str, lookup: Lookup) -> CreateFieldIndexCollectionBuilder {
+    let integer = |lookup, range| {
+        CreateFieldIndexCollectionBuilder::new(collection, field, FieldType::Integer)
+            .field_index_params(IntegerIndexParamsBuilder::new(lookup, range))
+    };
+    let request = match lookup {
+        Lookup::Keyword => {
+            CreateFieldIndexCollectionBuilder::new(collection, field, FieldType::Keyword)
+        }
+        Lookup::Integer => integer(true, false),
+        Lookup::Range => integer(false, true),
+    };
+    request.wait(true)
+}
+
+fn point(checked: Checked) -> Result<PointStruct, VectorError> {
+    let mut vectors = NamedVectors::default();
+    if let Some(vector) = checked.vector {
+        vectors = vectors.add_vector(VECTOR, Vector::from(vector));
+    }
+    let payload = QdrantPayload::try_from(checked.payload)
+        .map_err(|error| VectorError::Invalid(error.to_string()))?;
+    Ok(PointStruct::new(checked.id.to_string(), vectors, payload))
+}
+
+fn record(id: Option<PointId>, stored: Fields) -> Result<Record, VectorError> {
+    let Some(PointIdOptions::Uuid(id)) = id.and_then(|id| id.point_id_options) else {
+        return Err(VectorError::read("a point has no UUID"));
+    };
+    let id = Uuid::parse_str(&id).map_err(VectorError::read)?;
+    let stored = QdrantPayload::from(stored).deserialize();
+    payload::record(id, stored.map_err(VectorError::read)?)
+}
+
+fn filter(conditions: &[Condition]) -> Filter {
+    Filter::must(conditions.iter().map(|condition| match condition {
+        Condition::OneOf(field, words) => QdrantCondition::matches(*field, words.clone()),
+        Condition::Equal(field, value) => QdrantCondition::matches(*field, *value),
+        Condition::Between(field, above, below) => QdrantCondition::range(
+            *field,
+            Range {
+                gt: above.map(|bound| bound as f64),
+                lt: below.map(|bound| bound as f64),
+                ..Range::default()
+            },
+        ),
+    }))
+}

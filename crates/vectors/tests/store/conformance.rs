@@ -1,0 +1,70 @@
+//! The suite on each store.
+
+use anyhow::{Context, Result};
+use sightline_vectors::{EdgeStore, QdrantConfig, QdrantStore, VectorError, VectorStore};
+use uuid::Uuid;
+
+use crate::cases::{CASES, run};
+use crate::support::model;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edge_conforms() -> Result<()> {
+    for case in CASES {
+        let dir = tempfile::tempdir()?;
+        let store = EdgeStore::open(dir.path(), model()).await?;
+        run(case, &store).await.context(case)?;
+    }
+    Ok(())
+}
+
+/// No package registry has the server: who has one runs this with `QDRANT_URL=http://127.0.0.1:6334`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_qdrant_server_conforms() -> Result<()> {
+    let Some(url) = qdrant_url() else {
+        eprintln!(
+            "NOT RUN on a Qdrant server: QDRANT_URL is not set (its gRPC address, for example http://127.0.0.1:6334)"
+        );
+        return Ok(());
+    };
+    for case in CASES {
+        let config = QdrantConfig {
+            url: url.clone(),
+            api_key: None,
+            collection: format!("sightline-test-{}", Uuid::new_v4().simple()),
+        };
+        let store = QdrantStore::connect(config.clone(), model()).await?;
+        let result = run(case, &store).await.context(case);
+        let again = QdrantStore::connect(config.clone(), model()).await?;
+        assert_eq!(store.identity(), again.identity());
+        let mut other = model();
+        other.dimension += 1;
+        let refused = QdrantStore::connect(config.clone(), other).await;
+        assert!(matches!(refused, Err(VectorError::Mismatch { .. })));
+        QdrantStore::delete(config).await?;
+        result?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named() {
+    let config = QdrantConfig {
+        url: "http://127.0.0.1:1".to_owned(),
+        api_key: Some("secret".to_owned()),
+        collection: "sightline".to_owned(),
+    };
+    assert!(!format!("{config:?}").contains("secret"));
+    match QdrantStore::connect(config, model()).await {
+        Err(error @ VectorError::Server { .. }) => {
+            let text = error.to_string();
+            assert!(text.contains("http://127.0.0.1:1"), "{text}");
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("connected to nothing"),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's only configuration")]
+fn qdrant_url() -> Option<String> {
+    std::env::var("QDRANT_URL").ok()
+}

@@ -1,4 +1,4 @@
-//! How long the store in a folder takes, at a size: `cargo run --release -p sightline-vectors --example measure -- 100000`.
+//! How long the store in a folder takes, at a size: `cargo run --release -p sightline-vectors --example measure_store -- 100000`.
 
 use std::time::Instant;
 

@@ -30,7 +30,7 @@ pub const STREAMS: usize = 64;
 const ENGINE: &str = "whisper";
 /// The probability at which an alert's window counts unless the alert says otherwise. Chosen for the demo model on clips of
 /// other generator seeds: see models/demo-vlm/README.md.
-const DEFAULT_THRESHOLD: f32 = 0.9;
+const DEFAULT_THRESHOLD: f32 = 0.8;
 /// The longest side of a sampled frame in pixels: what the models make use of, and tens of kB as JPEG.
 const FRAME_EDGE: u32 = 640;
 /// Tokens of a description at most.

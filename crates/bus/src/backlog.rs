@@ -1,11 +1,14 @@
-//! How much is still to be done.
+//! Looking at a stream: how much is still to be done, and what came last.
 
 use async_nats::jetstream::consumer;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use futures::TryStreamExt;
+use prost::Message;
 
-use crate::connection::Bus;
+use crate::connection::{Bus, stream_of};
 use crate::error::BusError;
 use crate::streams::StreamName;
+use crate::subjects::Subject;
 
 impl Bus {
     /// How many messages of a stream its durable consumers have not yet settled: waiting, being worked on, or put back for
@@ -30,5 +33,28 @@ impl Bus {
         Ok(durables
             .map(|info| info.num_pending + info.num_ack_pending as u64)
             .sum())
+    }
+
+    /// The newest message that the bus holds for a subject; none as well if it can't be decoded.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn newest<M: Message + Default>(
+        &self,
+        subject: &Subject,
+    ) -> Result<Option<M>, BusError> {
+        let name = stream_of(subject);
+        let stream = self.stream(name).await?;
+        match stream
+            .get_last_raw_message_by_subject(&subject.to_string())
+            .await
+        {
+            Ok(message) => Ok(M::decode(message.payload).ok()),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(source) => Err(BusError::Stream {
+                stream: name.as_str(),
+                source: source.into(),
+            }),
+        }
     }
 }

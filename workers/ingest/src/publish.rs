@@ -1,0 +1,185 @@
+//! Putting windows and utterances onto the bus.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use prost::Message;
+use sightline_bus::{BusError, Subject};
+use sightline_proto::ids;
+use sightline_proto::internal::{AudioChunk, FrameWindow, SampledWindow, Sampling, Utterance};
+use sightline_service::failpoint;
+use tokio::time::sleep;
+
+use crate::Shared;
+use crate::record::{RecordError, RunState, end_of};
+
+/// Windows of a file played fast that may wait for each caption model: one more would supersede the first.
+const OUTSTANDING: u64 = 2;
+/// How often to look whether one of them is done.
+const LOOK: Duration = Duration::from_millis(15);
+/// How long to hold back when the bus does not take something. The lease runs out if that lasts.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Largest window that the bus takes, with room for what is around the message.
+const LARGEST: usize = 1_000_000 - 4096;
+
+/// Publishes a window for every model that describes its sampling, then notes it. With `fast`, only when nothing is
+/// superseded by it.
+pub(crate) async fn window(
+    shared: &Shared,
+    state: &mut RunState,
+    rtstream_id: &str,
+    models: &BTreeSet<String>,
+    sampled: SampledWindow,
+    fast: bool,
+) -> Result<(), RecordError> {
+    let sampling = sampled.sampling.unwrap_or_default();
+    let key = ids::sampling_key(&sampling);
+    let number = sampled.window;
+    let mut window = message(state, rtstream_id, sampling, sampled);
+    let left_out = fit(&mut window, LARGEST);
+    shared.metrics.frames_left_out.inc_by(left_out as u64);
+    for model in models {
+        let subject = Subject::Frames {
+            model: model.clone(),
+            rtstream: rtstream_id.to_owned(),
+            sampling: key.clone(),
+        };
+        // One stream de-duplicates the windows of all models.
+        let id = format!("{}.{model}", window.id);
+        if fast {
+            wait_for_room(shared, &subject).await;
+        }
+        failpoint::hit("ingest.before_publish");
+        publish(shared, &subject, &id, &window).await;
+        failpoint::hit("ingest.after_publish");
+        shared.metrics.windows.inc();
+    }
+    let next = state.run.next_window.entry(key).or_default();
+    *next = (*next).max(number + 1);
+    state.store_now_and_then().await
+}
+
+/// Publishes an utterance, then notes it.
+pub(crate) async fn utterance(
+    shared: &Shared,
+    state: &mut RunState,
+    rtstream_id: &str,
+    utterance: Utterance,
+) -> Result<(), RecordError> {
+    let epoch_us = state.run.epoch_us;
+    let start_us = epoch_us + utterance.start_position_us;
+    let chunk = AudioChunk {
+        id: ids::chunk_id(rtstream_id, epoch_us, start_us),
+        rtstream_id: rtstream_id.to_owned(),
+        collection_id: state.collection_id.clone(),
+        epoch_us,
+        start_us,
+        pcm: utterance.pcm,
+        generation: state.run.generation,
+    };
+    let subject = Subject::Audio {
+        engine: shared.config.engine.clone(),
+        rtstream: rtstream_id.to_owned(),
+    };
+    failpoint::hit("ingest.before_utterance");
+    publish(shared, &subject, &chunk.id, &chunk).await;
+    failpoint::hit("ingest.after_utterance");
+    shared.metrics.utterances.inc();
+    state.run.audio_done_us = state.run.audio_done_us.max(end_of(&chunk));
+    state.store().await
+}
+
+fn message(
+    state: &RunState,
+    rtstream_id: &str,
+    sampling: Sampling,
+    sampled: SampledWindow,
+) -> FrameWindow {
+    let epoch_us = state.run.epoch_us;
+    let start = i64::try_from(sampled.window)
+        .unwrap_or(i64::MAX)
+        .saturating_mul(sampling.window_us);
+    let mut frames = sampled.frames;
+    for frame in &mut frames {
+        frame.time_us += epoch_us;
+    }
+    FrameWindow {
+        id: ids::window_id(rtstream_id, epoch_us, &sampling, sampled.window),
+        rtstream_id: rtstream_id.to_owned(),
+        collection_id: state.collection_id.clone(),
+        epoch_us,
+        window: sampled.window,
+        start_us: epoch_us.saturating_add(start),
+        end_us: epoch_us + sampled.end_position_us,
+        sampling: Some(sampling),
+        frames,
+        generation: state.run.generation,
+        captured_us: sampled.captured_us,
+        sampled_us: sampled.sampled_us,
+    }
+}
+
+/// Leaves out every second frame until the window fits; returns how many frames that cost.
+fn fit(window: &mut FrameWindow, largest: usize) -> usize {
+    let before = window.frames.len();
+    while window.encoded_len() > largest && window.frames.len() > 1 {
+        let mut number = 0;
+        window.frames.retain(|_| {
+            number += 1;
+            number % 2 == 1
+        });
+    }
+    before - window.frames.len()
+}
+
+/// Waits until one more window supersedes none.
+async fn wait_for_room(shared: &Shared, subject: &Subject) {
+    loop {
+        match shared.bus.outstanding(subject).await {
+            Ok(outstanding) if outstanding < OUTSTANDING => return,
+            Ok(_) => sleep(LOOK).await,
+            Err(error) => hold_back(&error).await,
+        }
+    }
+}
+
+/// Publishes until the bus has it: the caller gives up when its lease is lost.
+async fn publish(shared: &Shared, subject: &Subject, id: &str, message: &impl Message) {
+    while let Err(error) = shared.bus.publish(subject, id, message).await {
+        hold_back(&error).await;
+    }
+}
+
+async fn hold_back(error: &BusError) {
+    tracing::debug!(%error, "the bus is not there, trying again");
+    sleep(PAUSE).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use sightline_proto::internal::Frame;
+
+    use super::*;
+
+    #[test]
+    fn a_window_that_is_too_large_loses_frames_evenly() {
+        let frame = |time_us| Frame {
+            time_us,
+            jpeg: vec![0; 1000].into(),
+        };
+        for (frames, largest, kept) in [
+            (4, 10_000, vec![0, 1, 2, 3]),
+            (4, 3000, vec![0, 2]),
+            (4, 10, vec![0]),
+            (0, 10, vec![]),
+        ] {
+            let mut window = FrameWindow {
+                frames: (0..frames).map(frame).collect(),
+                ..FrameWindow::default()
+            };
+            let left_out = fit(&mut window, largest);
+            let times: Vec<i64> = window.frames.iter().map(|f| f.time_us).collect();
+            assert_eq!((times.len() + left_out, times), (frames as usize, kept));
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! A stream's RunRecord: the fence of the lease, and how far the stream has come.
+
+use std::sync::Arc;
+
+use sightline_bus::{ObservationKind, Subject};
+use sightline_catalog::CatalogError;
+use sightline_proto::ids;
+use sightline_proto::internal::observation::Body;
+use sightline_proto::internal::{
+    AudioChunk, GapBody, Observation, RtStreamRecord, RunRecord, StatusBody,
+};
+use sightline_proto::v1::rt_stream::State;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::Shared;
+
+/// How often progress is stored at most, other than utterances: what is repeated after a crash has the same ids.
+const STORE_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Why a run can't go on as it is.
+#[derive(Debug, Error)]
+pub(crate) enum RecordError {
+    /// Another worker runs the stream.
+    #[error("another worker has taken the stream over")]
+    Fenced,
+    /// The catalog does not answer.
+    #[error("how far the stream has come cannot be stored")]
+    Catalog(#[from] CatalogError),
+    /// The bus does not answer.
+    #[error("what happened to the stream cannot be published")]
+    Bus(#[from] sightline_bus::BusError),
+}
+
+/// The record of a run that this worker holds.
+pub(crate) struct RunState {
+    shared: Arc<Shared>,
+    rtstream_id: String,
+    pub(crate) collection_id: String,
+    pub(crate) run: RunRecord,
+    revision: u64,
+    stored: Instant,
+    /// Makes the ids of status observations distinct.
+    changes: u64,
+    counted: Option<State>,
+}
+
+impl RunState {
+    /// Takes the stream: writes this worker and the next generation into its record. `None` if this start of the stream is
+    /// over already.
+    pub(crate) async fn claim(
+        shared: &Arc<Shared>,
+        rtstream_id: &str,
+        stream: &RtStreamRecord,
+    ) -> Result<Option<Self>, RecordError> {
+        let found = shared.catalog.fetch::<RunRecord>(rtstream_id).await?;
+        let before = found.as_ref().map(|found| RunRecord::clone(&found.value));
+        let same_start = before
+            .as_ref()
+            .filter(|run| run.start_count == stream.start_count);
+        if same_start.is_some_and(is_over) {
+            return Ok(None);
+        }
+        let mut run = same_start.cloned().unwrap_or_default();
+        run.generation = before.map_or(0, |run| run.generation) + 1;
+        run.holder.clone_from(&shared.config.worker);
+        run.start_count = stream.start_count;
+        run.state = State::Connecting.into();
+        let revision = match found {
+            Some(found) => {
+                shared
+                    .catalog
+                    .update(rtstream_id, &run, found.revision)
+                    .await
+            }
+            None => shared.catalog.create(rtstream_id, &run).await,
+        };
+        let mut state = Self {
+            shared: Arc::clone(shared),
+            rtstream_id: rtstream_id.to_owned(),
+            collection_id: stream
+                .rtstream
+                .as_ref()
+                .map_or_else(String::new, |s| s.collection_id.clone()),
+            run,
+            revision: revision.map_err(fenced)?,
+            stored: Instant::now(),
+            changes: 0,
+            counted: None,
+        };
+        state.skip_heard().await?;
+        state.count(Some(State::Connecting));
+        Ok(Some(state))
+    }
+
+    /// A crash may have come between an utterance and the note that it is out; cut a second time it might start a sample
+    /// later, under another id. So the bus is asked for the last one that it took.
+    async fn skip_heard(&mut self) -> Result<(), RecordError> {
+        let (bus, id) = (&self.shared.bus, &self.rtstream_id);
+        let waiting = Subject::Audio {
+            engine: self.shared.config.engine.clone(),
+            rtstream: id.clone(),
+        };
+        let heard = self.observed(ObservationKind::Transcript);
+        let waiting = bus.newest::<AudioChunk>(&waiting).await?;
+        let heard = bus.newest::<Observation>(&heard).await?;
+        let waiting = waiting
+            .filter(|chunk| chunk.epoch_us == self.run.epoch_us)
+            .map(|chunk| end_of(&chunk));
+        let heard = heard
+            .filter(|heard| heard.epoch_us == self.run.epoch_us)
+            .map(|heard| heard.end_us);
+        let latest = waiting.max(heard).unwrap_or(0);
+        self.run.audio_done_us = self.run.audio_done_us.max(latest);
+        Ok(())
+    }
+
+    /// Stores the record now.
+    pub(crate) async fn store(&mut self) -> Result<(), RecordError> {
+        let catalog = &self.shared.catalog;
+        let stored = catalog
+            .update(&self.rtstream_id, &self.run, self.revision)
+            .await;
+        self.revision = match stored {
+            Ok(revision) => revision,
+            Err(CatalogError::Conflict { .. }) => {
+                // Either another worker's, or this one's own whose confirmation got lost.
+                let found = catalog.fetch::<RunRecord>(&self.rtstream_id).await?;
+                let own = found.filter(|found| {
+                    found.value.generation == self.run.generation
+                        && found.value.holder == self.run.holder
+                });
+                let revision = own.ok_or(RecordError::Fenced)?.revision;
+                catalog
+                    .update(&self.rtstream_id, &self.run, revision)
+                    .await
+                    .map_err(fenced)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.stored = Instant::now();
+        Ok(())
+    }
+
+    /// Stores the record if that was not done lately.
+    pub(crate) async fn store_now_and_then(&mut self) -> Result<(), RecordError> {
+        if self.stored.elapsed() < STORE_EVERY {
+            return Ok(());
+        }
+        self.store().await
+    }
+
+    /// The stream is in another state: stored and then told.
+    pub(crate) async fn set(
+        &mut self,
+        state: State,
+        detail: &str,
+        attempt: u32,
+    ) -> Result<(), RecordError> {
+        self.run.state = state.into();
+        detail.clone_into(&mut self.run.detail);
+        self.run.attempt = attempt;
+        self.store().await?;
+        self.count(Some(state));
+        tracing::info!(
+            rtstream = self.rtstream_id,
+            ?state,
+            detail,
+            attempt,
+            "stream changed its state"
+        );
+        self.changes += 1;
+        let now = self.shared.clock.now_us();
+        let which = format!("{}.{}", self.run.generation, self.changes);
+        let body = StatusBody {
+            state: state.into(),
+            detail: detail.to_owned(),
+            attempt,
+        };
+        self.observe(
+            ObservationKind::Status,
+            now,
+            now,
+            &which,
+            Body::Status(body),
+        )
+        .await
+    }
+
+    /// Media between these times never came.
+    pub(crate) async fn gap(
+        &self,
+        what: &str,
+        from_us: i64,
+        to_us: i64,
+    ) -> Result<(), RecordError> {
+        let body = GapBody {
+            what: what.to_owned(),
+            reason: "offline".to_owned(),
+        };
+        self.observe(ObservationKind::Gap, from_us, to_us, what, Body::Gap(body))
+            .await
+    }
+
+    async fn observe(
+        &self,
+        kind: ObservationKind,
+        start_us: i64,
+        end_us: i64,
+        answers: &str,
+        body: Body,
+    ) -> Result<(), RecordError> {
+        let epoch_us = self.run.epoch_us;
+        let id = ids::observation_id(
+            kind.as_str(),
+            &self.rtstream_id,
+            epoch_us,
+            start_us,
+            answers,
+            0,
+            "",
+        );
+        let observation = Observation {
+            id: id.clone(),
+            rtstream_id: self.rtstream_id.clone(),
+            collection_id: self.collection_id.clone(),
+            epoch_us,
+            start_us,
+            end_us,
+            model_revision: String::new(),
+            body: Some(body),
+        };
+        self.shared
+            .bus
+            .publish(&self.observed(kind), &id, &observation)
+            .await?;
+        Ok(())
+    }
+
+    fn observed(&self, kind: ObservationKind) -> Subject {
+        Subject::Observation {
+            partition: self.shared.catalog.partition_of(&self.rtstream_id),
+            kind,
+            rtstream: self.rtstream_id.clone(),
+        }
+    }
+
+    fn count(&mut self, state: Option<State>) {
+        self.shared.metrics.moved(self.counted, state);
+        self.counted = state;
+    }
+}
+
+impl Drop for RunState {
+    fn drop(&mut self) {
+        self.count(None);
+    }
+}
+
+/// The stream time at which an utterance ends.
+pub(crate) fn end_of(chunk: &AudioChunk) -> i64 {
+    const BYTES_A_SECOND: i64 = 32_000;
+    chunk.start_us + chunk.pcm.len() as i64 * 1_000_000 / BYTES_A_SECOND
+}
+
+fn is_over(run: &RunRecord) -> bool {
+    matches!(
+        State::try_from(run.state),
+        Ok(State::Ended | State::Failed | State::Stopped)
+    )
+}
+
+fn fenced(error: CatalogError) -> RecordError {
+    match error {
+        CatalogError::Conflict { .. } | CatalogError::Exists { .. } => RecordError::Fenced,
+        error => error.into(),
+    }
+}

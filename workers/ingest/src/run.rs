@@ -1,0 +1,168 @@
+//! One stream under one lease: from taking it to giving it back.
+
+use std::sync::Arc;
+
+use sightline_bus::Lease;
+use sightline_catalog::source;
+use sightline_proto::internal::RtStreamRecord;
+use sightline_proto::v1::rt_stream::{Playback, State};
+use sightline_service::Shutdown;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::record::{RecordError, RunState};
+use crate::supervise::{Source, Supervisor};
+use crate::{ACK_WAIT, Shared};
+
+/// What becomes of the lease.
+enum Outcome {
+    /// Nobody is to run the stream.
+    Over,
+    /// Another worker is to go on at once.
+    HandOver,
+    /// It is lost already, or the bus is not there: it runs out by itself.
+    Lost,
+}
+
+/// Runs a stream for as long as the lease can be kept.
+pub(crate) async fn run(shared: Arc<Shared>, lease: Lease, shutdown: Shutdown) {
+    let id = lease.rtstream_id().to_owned();
+    let outcome = tokio::select! {
+        outcome = begin(&shared, &id, &shutdown) => outcome,
+        () = keep(&lease) => Ok(Outcome::Lost),
+    };
+    let outcome = outcome.unwrap_or_else(|error| {
+        match error {
+            RecordError::Fenced => tracing::info!(rtstream = id, "another worker has the stream"),
+            error => tracing::warn!(
+                rtstream = id,
+                error = chain(&error),
+                "the stream is given up for now"
+            ),
+        }
+        Outcome::Lost
+    });
+    let settled = match outcome {
+        Outcome::Over => lease.release().await,
+        Outcome::HandOver => lease.hand_over().await,
+        Outcome::Lost => Ok(()),
+    };
+    if let Err(error) = settled {
+        tracing::warn!(
+            rtstream = id,
+            error = chain(&error),
+            "the lease runs out by itself"
+        );
+    }
+}
+
+/// Extends the lease; returns when that failed for as long as the lease lasts.
+async fn keep(lease: &Lease) {
+    let mut beat = interval(ACK_WAIT / 3);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut extended = Instant::now();
+    loop {
+        beat.tick().await;
+        match lease.extend().await {
+            Ok(()) => extended = Instant::now(),
+            Err(error) if extended.elapsed() >= ACK_WAIT => {
+                tracing::warn!(
+                    rtstream = lease.rtstream_id(),
+                    error = chain(&error),
+                    "the lease is lost"
+                );
+                return;
+            }
+            Err(error) => tracing::debug!(%error, "the lease is not extended"),
+        }
+    }
+}
+
+async fn begin(
+    shared: &Arc<Shared>,
+    id: &str,
+    shutdown: &Shutdown,
+) -> Result<Outcome, RecordError> {
+    let found = shared.catalog.fetch::<RtStreamRecord>(id).await?;
+    let Some(stream) = found.map(|found| found.value) else {
+        return Ok(Outcome::Over);
+    };
+    let Some(mut state) = RunState::claim(shared, id, &stream).await? else {
+        return Ok(Outcome::Over);
+    };
+    if !stream.wanted {
+        state.set(State::Stopped, "", 0).await?;
+        return Ok(Outcome::Over);
+    }
+    let source = match open_source(shared, &stream).await {
+        Ok(source) => source,
+        Err(reason) => {
+            state.set(State::Failed, &reason, 0).await?;
+            return Ok(Outcome::Over);
+        }
+    };
+    let mut supervisor = Supervisor::new(shared, id, source, &mut state);
+    let (end, detail) = tokio::select! {
+        ended = supervisor.run() => ended?,
+        () = unwanted(shared, id, stream.start_count) => (State::Stopped, String::new()),
+        () = shutdown.cancelled() => {
+            drop(supervisor);
+            state.store().await?;
+            return Ok(Outcome::HandOver);
+        }
+    };
+    drop(supervisor);
+    state.set(end, &detail, 0).await?;
+    Ok(Outcome::Over)
+}
+
+/// The source of a stream, with its credentials; or why it can't be opened, in words.
+async fn open_source(shared: &Arc<Shared>, stream: &RtStreamRecord) -> Result<Source, String> {
+    let url = shared
+        .seal
+        .open(&stream.sealed_url)
+        .map_err(|error| format!("{error}: gateway and ingest workers need the same seal.key"))?;
+    let (checked, root) = (url.clone(), shared.config.media_root.clone());
+    // File systems may be slow, so the check has a thread of its own.
+    let check = tokio::task::spawn_blocking(move || source::check(&checked, root.as_deref()));
+    let checked = check
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
+    let playback = stream
+        .rtstream
+        .as_ref()
+        .map_or(Playback::RealTime, |s| s.playback());
+    Ok(Source {
+        url: checked.url().to_string(),
+        is_file: checked.is_file(),
+        fast: playback == Playback::Fast,
+    })
+}
+
+/// Waits until this start of the stream is not wanted any more.
+async fn unwanted(shared: &Shared, id: &str, start_count: u64) {
+    let mut changes = shared.catalog.changes();
+    loop {
+        changes.mark_unchanged();
+        let stream = shared.catalog.get::<RtStreamRecord>(id);
+        if !stream.is_some_and(|s| s.value.wanted && s.value.start_count == start_count) {
+            return;
+        }
+        if changes.changed().await.is_err() {
+            // The catalog is gone, and with it the process.
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// An error with all its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,249 @@
+//! The child of one stream: started, listened to, told what to take, and started again when it fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sightline_proto::ids;
+use sightline_proto::internal::child_report::Report;
+use sightline_proto::internal::{Failed, OpenSource, Opened, SampledWindow};
+use sightline_proto::v1::rt_stream::State;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::process::ChildProcess;
+use crate::record::{RecordError, RunState};
+use crate::wanted::Wanted;
+use crate::{Shared, backoff, publish};
+
+/// After this long with good media a source counts as sound, and the next failure as its first.
+const SOUND: Duration = Duration::from_secs(60);
+
+/// What is read.
+pub(crate) struct Source {
+    /// With its credentials.
+    pub(crate) url: String,
+    pub(crate) is_file: bool,
+    /// A file as fast as its windows are described.
+    pub(crate) fast: bool,
+}
+
+/// How one child ended.
+enum ChildEnd {
+    /// The file was played to its end.
+    Ended,
+    /// The source can't be read.
+    Failed(Failed),
+    /// The child itself broke.
+    Died(String),
+}
+
+/// Runs children for a stream until it is over.
+pub(crate) struct Supervisor<'a> {
+    shared: &'a Arc<Shared>,
+    id: &'a str,
+    source: Source,
+    state: &'a mut RunState,
+    wanted: Wanted,
+    /// Failures in a row.
+    failures: u32,
+    /// Since when media arrives.
+    active_since: Option<Instant>,
+    /// Stream time of the last media before an outage.
+    last_media_us: i64,
+}
+
+impl<'a> Supervisor<'a> {
+    pub(crate) fn new(
+        shared: &'a Arc<Shared>,
+        id: &'a str,
+        source: Source,
+        state: &'a mut RunState,
+    ) -> Self {
+        Self {
+            shared,
+            id,
+            source,
+            last_media_us: if state.run.epoch_us == 0 {
+                0
+            } else {
+                media_end(&state.run)
+            },
+            state,
+            wanted: Wanted::default(),
+            failures: 0,
+            active_since: None,
+        }
+    }
+
+    /// Runs until the stream is over; how it ended, and why.
+    pub(crate) async fn run(&mut self) -> Result<(State, String), RecordError> {
+        self.state.set(State::Connecting, "", 0).await?;
+        loop {
+            let end = self.child().await?;
+            let sound = self
+                .active_since
+                .take()
+                .is_some_and(|since| since.elapsed() >= SOUND);
+            self.failures = if sound { 1 } else { self.failures + 1 };
+            let (reason, at_once) = match end {
+                ChildEnd::Ended => return Ok((State::Ended, String::new())),
+                ChildEnd::Failed(failed) if failed.permanent => {
+                    return Ok((State::Failed, failed.reason));
+                }
+                ChildEnd::Failed(failed) => (failed.reason, false),
+                ChildEnd::Died(reason) => (reason, self.failures == 1),
+            };
+            self.shared.metrics.child_failures.inc();
+            tracing::warn!(
+                rtstream = self.id,
+                reason,
+                failures = self.failures,
+                "the source is opened again"
+            );
+            self.state
+                .set(State::Reconnecting, &reason, self.failures)
+                .await?;
+            if !at_once {
+                sleep(backoff::pause(self.failures)).await;
+            }
+        }
+    }
+
+    /// Runs one child to its end.
+    async fn child(&mut self) -> Result<ChildEnd, RecordError> {
+        let mut changes = self.shared.catalog.changes();
+        changes.mark_unchanged();
+        self.wanted = Wanted::of(&self.shared.catalog, self.id);
+        let started = ChildProcess::start(&self.shared.config.child, self.open()).await;
+        let mut child = match started {
+            Ok(child) => child,
+            Err(error) => {
+                return Ok(ChildEnd::Died(format!(
+                    "the child cannot be started: {error}"
+                )));
+            }
+        };
+        if let Err(error) = child.take(self.wanted.take_from(&self.state.run)).await {
+            return Ok(ChildEnd::Died(format!(
+                "the child does not listen: {error}; {}",
+                child.end().await
+            )));
+        }
+        loop {
+            let report = self.next(&mut child, &mut changes).await;
+            let report = match report {
+                Some(Ok(report)) => report,
+                Some(Err(error)) => {
+                    return Ok(ChildEnd::Died(format!(
+                        "the child is not understood: {error}"
+                    )));
+                }
+                None => {
+                    let status = child.end().await;
+                    return Ok(ChildEnd::Died(format!(
+                        "the child of this stream died ({status})"
+                    )));
+                }
+            };
+            if let Some(end) = self.handle(report).await? {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// The next report; meanwhile the child is told when something else is wanted.
+    async fn next(
+        &mut self,
+        child: &mut ChildProcess,
+        changes: &mut watch::Receiver<u64>,
+    ) -> Option<std::io::Result<Report>> {
+        loop {
+            tokio::select! {
+                report = child.next() => return report,
+                Ok(()) = changes.changed() => {
+                    let wanted = Wanted::of(&self.shared.catalog, self.id);
+                    if wanted != self.wanted {
+                        self.wanted = wanted;
+                        // A child that does not listen is gone, which its reports tell.
+                        let _ = child.take(self.wanted.take_from(&self.state.run)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, report: Report) -> Result<Option<ChildEnd>, RecordError> {
+        match report {
+            Report::Opened(opened) => self.opened(&opened).await?,
+            Report::Window(window) => self.window(window).await?,
+            Report::Utterance(utterance) => {
+                publish::utterance(self.shared, self.state, self.id, utterance).await?;
+                self.last_media_us = self.last_media_us.max(media_end(&self.state.run));
+            }
+            Report::Ended(_) => return Ok(Some(ChildEnd::Ended)),
+            Report::Failed(failed) => return Ok(Some(ChildEnd::Failed(failed))),
+        }
+        Ok(None)
+    }
+
+    async fn opened(&mut self, opened: &Opened) -> Result<(), RecordError> {
+        self.active_since = Some(Instant::now());
+        if self.state.run.epoch_us == 0 {
+            self.state.run.epoch_us = opened.epoch_us;
+        }
+        if self.last_media_us != 0 && !self.source.is_file {
+            let now = self.shared.clock.now_us();
+            self.state.gap("frames", self.last_media_us, now).await?;
+            if self.wanted.audio {
+                self.state.gap("audio", self.last_media_us, now).await?;
+            }
+        }
+        self.state.set(State::Active, "", 0).await
+    }
+
+    async fn window(&mut self, window: SampledWindow) -> Result<(), RecordError> {
+        let Some(sampling) = window.sampling else {
+            return Ok(());
+        };
+        self.last_media_us = self
+            .last_media_us
+            .max(self.state.run.epoch_us + window.end_position_us);
+        // Nobody wants it any more.
+        let Some((_, models)) = self.wanted.samplings.get(&ids::sampling_key(&sampling)) else {
+            return Ok(());
+        };
+        publish::window(
+            self.shared,
+            self.state,
+            self.id,
+            models,
+            window,
+            self.source.fast,
+        )
+        .await
+    }
+
+    fn open(&self) -> OpenSource {
+        let run = &self.state.run;
+        OpenSource {
+            url: self.source.url.clone(),
+            real_time: !self.source.fast,
+            start_position_us: if self.source.is_file {
+                self.wanted.start_position_us(run)
+            } else {
+                0
+            },
+            epoch_us: run.epoch_us,
+            frame_edge: self.shared.config.frame_edge,
+        }
+    }
+}
+
+/// Stream time up to which something is known to have been taken in.
+fn media_end(run: &sightline_proto::internal::RunRecord) -> i64 {
+    let windows = run.next_window.iter().filter_map(|(key, next)| {
+        let window_us: i64 = key.split_once('x')?.0.parse().ok()?;
+        Some(run.epoch_us + i64::try_from(*next).ok()?.saturating_mul(window_us))
+    });
+    windows.max().unwrap_or(run.epoch_us).max(run.audio_done_us)
+}

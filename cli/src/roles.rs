@@ -18,7 +18,7 @@ use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
 use sightline_service::clock::{Clock, SystemClock};
 use sightline_service::metrics::Metrics;
-use sightline_vectors::{EdgeStore, QdrantStore, VectorStore};
+use sightline_vectors::{EdgeStore, EmbeddingModel, QdrantConfig, QdrantStore, VectorStore};
 use tokio::net::TcpListener;
 use tonic::transport::Endpoint;
 
@@ -35,6 +35,8 @@ const DEFAULT_THRESHOLD: f32 = 0.8;
 const FRAME_EDGE: u32 = 640;
 /// Tokens of a description at most.
 const DESCRIPTION_TOKENS: usize = 128;
+/// The collection on a Qdrant server.
+const QDRANT_COLLECTION: &str = "sightline";
 /// How long the gateway waits for a connection to the embeddings service.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -140,15 +142,23 @@ pub async fn embeddings(
     start_onnx(models)?;
     let files = models.embedder.clone();
     let embedder = load(move || TextEmbedder::load(&files, 1)).await?;
+    let model = EmbeddingModel {
+        revision: embedder.revision().to_owned(),
+        dimension: embedder.dimension(),
+    };
     let store: Arc<dyn VectorStore> = match qdrant_url {
         Some(url) => {
-            Arc::new(QdrantStore::connect(url, embedder.dimension(), embedder.revision()).await?)
+            let config = QdrantConfig {
+                url: url.to_owned(),
+                api_key: None,
+                collection: QDRANT_COLLECTION.to_owned(),
+            };
+            Arc::new(QdrantStore::connect(config, model).await?)
         }
-        None => Arc::new(EdgeStore::open(dir, embedder.dimension(), embedder.revision()).await?),
+        None => Arc::new(EdgeStore::open(dir, model).await?),
     };
     let deps = sightline_embeddings::Deps {
         bus: base.bus,
-        catalog: base.catalog,
         metrics: base.metrics,
         readiness: base.readiness,
         embedder: Arc::new(embedder),

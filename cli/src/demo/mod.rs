@@ -4,7 +4,7 @@ mod receiver;
 mod report;
 mod story;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -123,7 +123,7 @@ fn options(args: &DemoArgs, clip: &Path, api_key: String) -> Options {
         nats_server: PathBuf::from("nats-server"),
         media_root: clip.parent().map(Path::to_owned),
         egress: Policy {
-            allow: vec![Ipv4Addr::LOCALHOST.into()],
+            allow: vec![IpAddr::from(Ipv4Addr::LOCALHOST).into()],
         },
         api_key,
         models: ModelFiles::locate(&args.models),

@@ -1,5 +1,7 @@
 //! Logs of a process: to standard error, for people or as JSON.
 
+use std::io::IsTerminal;
+
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
@@ -36,6 +38,7 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(env_filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let set = match format {
         LogFormat::Text => builder.try_init(),

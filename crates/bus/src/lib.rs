@@ -6,6 +6,7 @@
 
 mod backlog;
 mod connection;
+mod consumers;
 pub mod embedded;
 mod error;
 mod in_order;

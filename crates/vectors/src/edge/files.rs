@@ -38,6 +38,9 @@ pub(super) fn open(
     }
 }
 
+/// Characters of a panic's message that are kept: the library puts whole backtraces into it.
+const PANIC_TEXT: usize = 300;
+
 /// Runs a call of the library; a panic, which is its answer to a full disk, becomes an error.
 pub(super) fn guarded<T>(call: impl FnOnce() -> OperationResult<T>) -> Result<T, Cause> {
     match catch_unwind(AssertUnwindSafe(call)) {
@@ -47,9 +50,10 @@ pub(super) fn guarded<T>(call: impl FnOnce() -> OperationResult<T>) -> Result<T,
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-        .unwrap_or_else(|| "qdrant-edge panicked".to_owned())
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("qdrant-edge panicked");
+    text.chars().take(PANIC_TEXT).collect()
 }
 
 impl Folder {

@@ -1,0 +1,77 @@
+//! What the service counts and measures.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use sightline_service::metrics::{Metrics, latency_buckets};
+
+type Label = [(&'static str, &'static str); 1];
+
+/// The service's metrics.
+pub(crate) struct EmbeddingsMetrics {
+    records: Family<Label, Counter>,
+    batches: Histogram,
+    embed: Family<Label, Histogram>,
+    upsert: Histogram,
+    calls: Family<Label, Histogram>,
+}
+
+impl EmbeddingsMetrics {
+    pub(crate) fn register(metrics: &Metrics) -> Self {
+        let latency: fn() -> Histogram = || Histogram::new(latency_buckets());
+        Self {
+            records: metrics.register(
+                "sightline_embeddings_records",
+                "Observations stored, by kind; those that came again are counted again.",
+                Family::default(),
+            ),
+            batches: metrics.register(
+                "sightline_embeddings_batch_records",
+                "Observations stored together.",
+                Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]),
+            ),
+            embed: metrics.register(
+                "sightline_embeddings_embed_seconds",
+                "Time that turning texts into vectors took, of a batch or of a query.",
+                Family::new_with_constructor(latency),
+            ),
+            upsert: metrics.register(
+                "sightline_embeddings_upsert_seconds",
+                "Time until the store had made a batch durable.",
+                latency(),
+            ),
+            calls: metrics.register(
+                "sightline_embeddings_call_seconds",
+                "Time that the store took to answer a call, by method.",
+                Family::new_with_constructor(latency),
+            ),
+        }
+    }
+
+    /// A batch was taken from the bus and stored.
+    pub(crate) fn took(&self, kind: &'static str, count: usize) {
+        self.records
+            .get_or_create(&[("kind", kind)])
+            .inc_by(count as u64);
+        self.batches.observe(count as f64);
+    }
+
+    /// Texts of a "batch" or a "query" were embedded.
+    pub(crate) fn embedded(&self, what: &'static str, took: Duration) {
+        let seconds = self.embed.get_or_create(&[("what", what)]);
+        seconds.observe(took.as_secs_f64());
+    }
+
+    /// The store made a batch durable.
+    pub(crate) fn stored(&self, took: Duration) {
+        self.upsert.observe(took.as_secs_f64());
+    }
+
+    /// The store answered a call.
+    pub(crate) fn answered(&self, method: &'static str, took: Duration) {
+        let seconds = self.calls.get_or_create(&[("method", method)]);
+        seconds.observe(took.as_secs_f64());
+    }
+}

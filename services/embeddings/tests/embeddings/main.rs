@@ -1,0 +1,9 @@
+//! The service on a real nats-server, the real embedding model and a real store: observations in, records out.
+//!
+//! ONNX Runtime comes from `SIGHTLINE_ONNXRUNTIME`, which `make test` sets.
+
+mod asking;
+mod failing;
+mod killed;
+mod rebuilding;
+mod support;

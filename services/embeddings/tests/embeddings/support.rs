@@ -1,0 +1,311 @@
+//! A running service and what is published to it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use prost::Message;
+use sightline_bus::embedded::EmbeddedServer;
+use sightline_bus::{Bus, ObservationKind, StreamName, Subject};
+use sightline_embeddings::{Config, Deps, Error};
+use sightline_inference::embed::TextEmbedder;
+use sightline_inference::{Embedder, onnx};
+use sightline_proto::internal::observation::Body;
+use sightline_proto::internal::records_service_client::RecordsServiceClient;
+use sightline_proto::internal::{
+    ListRecordsRequest, Observation, Record, RecordFilter, SceneBody, SearchRecordsRequest,
+    TranscriptBody, Word,
+};
+use sightline_service::Shutdown;
+use sightline_service::admin::Readiness;
+use sightline_service::metrics::Metrics;
+use sightline_vectors::{EdgeStore, EmbeddingModel};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+/// Far above what anything here takes.
+pub const LONG: Duration = Duration::from_secs(40);
+pub const EPOCH_US: i64 = 1_795_514_400_000_000;
+pub const SECOND_US: i64 = 1_000_000;
+
+/// A nats-server, a folder for the store, and the model.
+pub struct Platform {
+    pub bus: Bus,
+    pub embedder: Arc<dyn Embedder>,
+    pub server: EmbeddedServer,
+    dir: TempDir,
+}
+
+/// The service on them.
+pub struct Service {
+    pub records: RecordsServiceClient<Channel>,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    shutdown: Shutdown,
+    served: JoinHandle<Result<(), Error>>,
+}
+
+impl Platform {
+    pub async fn start() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let server = EmbeddedServer::start(Path::new("nats-server"), &dir.path().join("nats"))?;
+        let bus = Bus::connect(&server.config("embeddings-test")).await?;
+        Ok(Self {
+            bus,
+            embedder: Arc::new(embedder()?),
+            server,
+            dir,
+        })
+    }
+
+    pub fn store_dir(&self) -> PathBuf {
+        self.dir.path().join("vectors")
+    }
+
+    pub async fn serve(&self) -> Result<Service> {
+        serve(
+            self.bus.clone(),
+            Arc::clone(&self.embedder),
+            &self.store_dir(),
+        )
+        .await
+    }
+
+    pub async fn publish(&self, observations: &[Observation]) -> Result<()> {
+        for observation in observations {
+            self.publish_as(&observation.id, observation).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes under a de-duplication id of its own.
+    pub async fn publish_as(&self, id: &str, observation: &Observation) -> Result<()> {
+        let kind = match observation.body {
+            Some(Body::Transcript(_)) => ObservationKind::Transcript,
+            _ => ObservationKind::Scene,
+        };
+        let subject = Subject::Observation {
+            partition: 3,
+            kind,
+            rtstream: observation.rtstream_id.clone(),
+        };
+        self.bus.publish(&subject, id, observation).await?;
+        Ok(())
+    }
+
+    /// What consumers gave up, once there is as much of it.
+    pub async fn dead_letters(&self, count: usize) -> Result<Vec<String>> {
+        let waiting = async {
+            loop {
+                let letters: Vec<_> = self
+                    .bus
+                    .read::<sightline_proto::internal::DeadLetter>(StreamName::Dlq, "dlq.*", 100)
+                    .await?;
+                if letters.len() >= count {
+                    return Ok(letters.into_iter().map(|l| l.message.reason).collect());
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(LONG, waiting).await.context("no dead letters")?
+    }
+}
+
+/// Serves from a store in `dir` on a free port.
+pub async fn serve(bus: Bus, embedder: Arc<dyn Embedder>, dir: &Path) -> Result<Service> {
+    let store = EdgeStore::open(dir, model_of(embedder.as_ref())).await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let (metrics, readiness) = (Metrics::default(), Readiness::default());
+    let shutdown = Shutdown::new();
+    let deps = Deps {
+        bus,
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        embedder,
+        store: Arc::new(store),
+    };
+    let serving = sightline_embeddings::serve(Config::default(), deps, listener, shutdown.clone());
+    let served = tokio::spawn(serving);
+    let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_lazy();
+    Ok(Service {
+        records: RecordsServiceClient::new(channel),
+        metrics,
+        readiness,
+        shutdown,
+        served,
+    })
+}
+
+impl Service {
+    /// Stops the service; the store is free then.
+    pub async fn stop(self) -> Result<()> {
+        self.shutdown.cancel();
+        timeout(LONG, self.served).await.context("it hangs")???;
+        Ok(())
+    }
+
+    pub async fn list(&self, request: ListRecordsRequest) -> Result<(Vec<Record>, bool)> {
+        let answer = self.records.clone().list_records(request).await?;
+        let answer = answer.into_inner();
+        Ok((answer.records, answer.more))
+    }
+
+    /// Everything that matches, once it is as much.
+    pub async fn holds(&self, filter: RecordFilter, count: usize) -> Result<Vec<Record>> {
+        let request = ListRecordsRequest {
+            filter: Some(filter),
+            limit: 1000,
+            ..ListRecordsRequest::default()
+        };
+        let mut last = 0;
+        let waiting = async {
+            loop {
+                // The service may not answer yet.
+                if let Ok((records, _)) = self.list(request.clone()).await {
+                    last = records.len();
+                    if last >= count {
+                        return records;
+                    }
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let found = timeout(LONG, waiting).await;
+        found.with_context(|| format!("{last} records instead of {count}"))
+    }
+
+    /// The texts that a search finds with their scores, best first.
+    pub async fn search(&self, query: &str, filter: RecordFilter) -> Result<Vec<(String, f32)>> {
+        let request = SearchRecordsRequest {
+            query: query.to_owned(),
+            filter: Some(filter),
+            limit: 10,
+            min_score: 0.0,
+        };
+        let answer = self.records.clone().search_records(request).await?;
+        let hits = answer.into_inner().hits.into_iter();
+        hits.map(|hit| Ok((hit.record.context("a record")?.text, hit.score)))
+            .collect()
+    }
+
+    /// Waits until readiness says so.
+    pub async fn misses(&self, parts: &[&str]) -> Result<()> {
+        let waiting = async {
+            while self.readiness.missing() != parts {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(LONG, waiting)
+            .await
+            .with_context(|| format!("{:?} is missing", self.readiness.missing()))
+    }
+}
+
+pub fn model_of(embedder: &dyn Embedder) -> EmbeddingModel {
+    EmbeddingModel {
+        revision: embedder.revision().to_owned(),
+        dimension: embedder.dimension(),
+    }
+}
+
+pub fn embedder() -> Result<TextEmbedder> {
+    let library = variable("SIGHTLINE_ONNXRUNTIME")
+        .context("no ONNX Runtime: set SIGHTLINE_ONNXRUNTIME, as `make test` does")?;
+    onnx::init(Path::new(&library))?;
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    Ok(TextEmbedder::load(&models.join("all-minilm-l6-v2"), 1)?)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's only configuration")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The scene of a window of 5 s.
+pub fn scene(stream: &str, index: &str, window: u64, text: &str) -> Observation {
+    let start_us = EPOCH_US + window as i64 * 5 * SECOND_US;
+    Observation {
+        id: id_of(&format!("{stream} {index} {window}")),
+        rtstream_id: stream.to_owned(),
+        collection_id: "default".to_owned(),
+        epoch_us: EPOCH_US,
+        start_us,
+        end_us: start_us + 5 * SECOND_US,
+        model_revision: "vlm-1".to_owned(),
+        body: Some(Body::Scene(SceneBody {
+            index_id: index.to_owned(),
+            prompt_revision: 1,
+            text: text.to_owned(),
+            frame_times_us: vec![start_us + SECOND_US, start_us + 4 * SECOND_US],
+            window,
+        })),
+    }
+}
+
+/// What was said from this second on.
+pub fn transcript(stream: &str, second: i64, text: &str) -> Observation {
+    let start_us = EPOCH_US + second * SECOND_US;
+    let words = text.split(' ').map(|word| Word {
+        text: word.to_owned(),
+        start_us,
+        end_us: start_us + SECOND_US,
+        probability: 0.9,
+    });
+    Observation {
+        id: id_of(&format!("{stream} said {second}")),
+        rtstream_id: stream.to_owned(),
+        collection_id: "default".to_owned(),
+        epoch_us: EPOCH_US,
+        start_us,
+        end_us: start_us + 2 * SECOND_US,
+        model_revision: "whisper-1".to_owned(),
+        body: Some(Body::Transcript(TranscriptBody {
+            engine: "demo".to_owned(),
+            text: text.to_owned(),
+            words: words.collect(),
+        })),
+    }
+}
+
+fn id_of(name: &str) -> String {
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
+}
+
+pub fn text(observation: &Observation) -> &str {
+    match &observation.body {
+        Some(Body::Scene(scene)) => &scene.text,
+        Some(Body::Transcript(transcript)) => &transcript.text,
+        _ => "",
+    }
+}
+
+/// Holds when the records are those of these observations, each once, in the order of their start.
+pub fn assert_records(records: &[Record], observations: &[Observation]) -> Result<()> {
+    let mut expected: Vec<_> = observations.iter().collect();
+    expected.sort_by_key(|o| (o.start_us, &o.id));
+    let ids: Vec<_> = records.iter().map(|record| &record.id).collect();
+    let expected_ids: Vec<_> = expected.iter().map(|o| &o.id).collect();
+    assert_eq!(ids, expected_ids);
+    for (record, observation) in records.iter().zip(expected) {
+        assert_eq!(
+            &Observation::decode(record.observation.as_ref())?,
+            observation
+        );
+        assert_eq!(record.text, text(observation));
+        assert_eq!(record.start_us, observation.start_us);
+        assert_eq!(record.end_us, observation.end_us);
+        assert_eq!(record.rtstream_id, observation.rtstream_id);
+        assert_eq!(record.collection_id, observation.collection_id);
+    }
+    Ok(())
+}
+
+pub fn all() -> RecordFilter {
+    RecordFilter::default()
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gstreamer as gst;
+use gstreamer::prelude::*;
 use sightline_proto::internal::Utterance;
 use sightline_proto::internal::child_report::Report;
 
@@ -10,12 +11,12 @@ use crate::chain::{Chain, Output, element};
 use crate::codecs::Codec;
 use crate::error::Failure;
 use crate::session::Session;
-use crate::speech::{Cutter, RATE, Speech, duration_us};
+use crate::speech::{Cutter, RATE, Speech};
 
 /// Decoders drop what lies before 0, and audio may start a little before it.
 const SHIFT_US: i64 = 3_600_000_000;
-/// Decoded before the wanted start, because decoders need some frames to settle.
-const LEAD_US: i64 = 200_000;
+/// Heard before the wanted start, because decoders and the detector of speech need some frames to settle.
+const LEAD_US: i64 = 1_000_000;
 /// Errors in a row after which the track is given up.
 const MAX_ERRORS: u32 = 100;
 
@@ -23,7 +24,7 @@ const MAX_ERRORS: u32 = 100;
 pub(crate) struct AudioTrack {
     session: Arc<Session>,
     codec: &'static Codec,
-    chain: Option<Chain>,
+    chains: Option<Chains>,
     cutter: Option<Cutter>,
     version: u64,
     wanted: bool,
@@ -36,7 +37,7 @@ impl AudioTrack {
         Self {
             session,
             codec,
-            chain: None,
+            chains: None,
             cutter: None,
             version: 0,
             wanted: false,
@@ -58,7 +59,7 @@ impl AudioTrack {
         self.follow_wishes();
         if !self.wanted {
             self.finish();
-            self.chain = None;
+            self.chains = None;
             return Ok(());
         }
         if position_us + LEAD_US < self.from_us {
@@ -74,7 +75,7 @@ impl AudioTrack {
             }
             Err(_) if self.errors < MAX_ERRORS => {
                 self.errors += 1;
-                self.chain = None;
+                self.chains = None;
                 Ok(())
             }
             Err(failure) => Err(failure),
@@ -94,9 +95,9 @@ impl AudioTrack {
         buffer: &gst::Buffer,
         position_us: i64,
     ) -> Result<Vec<Output>, Failure> {
-        let chain = match &mut self.chain {
-            Some(chain) => chain,
-            none => none.insert(new_chain(self.codec)?),
+        let chains = match &mut self.chains {
+            Some(chains) => chains,
+            none => none.insert(Chains::new(self.codec)?),
         };
         let shifted = (position_us + SHIFT_US).max(0).unsigned_abs();
         let mut buffer = buffer.copy();
@@ -104,7 +105,7 @@ impl AudioTrack {
             buffer.set_pts(gst::ClockTime::from_useconds(shifted));
             buffer.set_dts(gst::ClockTime::NONE);
         }
-        chain.push(caps, buffer)
+        chains.push(caps, buffer)
     }
 
     fn hear(&mut self, output: &Output) -> Result<(), Failure> {
@@ -120,22 +121,19 @@ impl AudioTrack {
             .map(|bytes| i16::from_le_bytes([bytes[0], bytes[1]]))
             .collect();
         let position_us = i64::try_from(pts.useconds()).unwrap_or(i64::MAX) - SHIFT_US;
-        let early = samples_in(self.from_us.max(0) - position_us).min(samples.len());
-        self.cut(position_us + duration_us(early), &samples[early..]);
+        self.cut(position_us, &samples);
         Ok(())
     }
 
     fn cut(&mut self, position_us: i64, samples: &[i16]) {
-        if samples.is_empty() {
-            return;
-        }
         let goes_on = self.cutter.as_mut().is_some_and(|c| c.follow(position_us));
         if !goes_on {
             self.finish();
         }
+        let from_us = self.from_us.max(0);
         let cutter = self
             .cutter
-            .get_or_insert_with(|| Cutter::starting_at(position_us));
+            .get_or_insert_with(|| Cutter::starting_at(position_us, from_us));
         for speech in cutter.push(samples) {
             self.report(speech);
         }
@@ -162,24 +160,76 @@ impl AudioTrack {
     }
 }
 
-/// How many samples that is; none for a time that has passed.
-fn samples_in(us: i64) -> usize {
-    usize::try_from(us).map_or(0, |us| us.saturating_mul(RATE) / 1_000_000)
+/// From coded audio to 16 kHz.
+struct Chains {
+    decoding: Chain,
+    resampling: Chain,
+    /// Whether the resampler has begun.
+    begun: bool,
 }
 
-fn new_chain(codec: &Codec) -> Result<Chain, Failure> {
+impl Chains {
+    fn new(codec: &Codec) -> Result<Self, Failure> {
+        let mut decoding = Vec::with_capacity(3);
+        decoding.extend(codec.decoder()?);
+        decoding.push(element("audioconvert")?);
+        decoding.push(samples(gst::Caps::builder("audio/x-raw"))?);
+        let at_rate = gst::Caps::builder("audio/x-raw").field("rate", RATE as i32);
+        Ok(Self {
+            decoding: Chain::new(&decoding)?,
+            resampling: Chain::new(&[element("audioresample")?, samples(at_rate)?])?,
+            begun: false,
+        })
+    }
+
+    fn push(&mut self, caps: &gst::Caps, buffer: gst::Buffer) -> Result<Vec<Output>, Failure> {
+        let mut resampled = Vec::new();
+        for decoded in self.decoding.push(caps, buffer)? {
+            let buffer = match self.begun {
+                true => Some(decoded.buffer),
+                false => from_whole_centisecond(&decoded),
+            };
+            if let Some(buffer) = buffer {
+                self.begun = true;
+                resampled.extend(self.resampling.push(&decoded.caps, buffer)?);
+            }
+        }
+        Ok(resampled)
+    }
+}
+
+/// A filter for one channel of 16 bits, and what else the caps say.
+fn samples(caps: gst::caps::Builder<gst::caps::NoFeature>) -> Result<gst::Element, Failure> {
     let filter = element("capsfilter")?;
-    let caps = gst::Caps::builder("audio/x-raw")
+    let caps = caps
         .field("format", "S16LE")
         .field("layout", "interleaved")
-        .field("rate", RATE as i32)
         .field("channels", 1)
         .build();
-    gst::prelude::ObjectExt::set_property(&filter, "caps", caps);
-    let mut elements = Vec::with_capacity(4);
-    elements.extend(codec.decoder()?);
-    elements.push(element("audioconvert")?);
-    elements.push(element("audioresample")?);
-    elements.push(filter);
-    Chain::new(&elements)
+    filter.set_property("caps", caps);
+    Ok(filter)
+}
+
+/// What lies from the next whole hundredth of a second on. A resampler that begins there makes of the same audio the same
+/// samples, wherever reading began; so speech that is cut again after a crash begins at the same time again.
+fn from_whole_centisecond(decoded: &Output) -> Option<gst::Buffer> {
+    const BYTES: u64 = 2;
+    let rate: i32 = decoded.caps.structure(0)?.get("rate").ok()?;
+    let rate = u64::try_from(rate).ok().filter(|rate| *rate > 0)?;
+    let pts = decoded.buffer.pts()?.nseconds();
+    let sample = u128::from(pts) * u128::from(rate) + 500_000_000;
+    let sample = u64::try_from(sample / 1_000_000_000).ok()?;
+    let whole = sample.div_ceil(rate / 100) * (rate / 100);
+    let skipped = usize::try_from((whole - sample) * BYTES).ok()?;
+    if skipped >= decoded.buffer.size() {
+        return None;
+    }
+    let mut rest = decoded
+        .buffer
+        .copy_region(gst::BufferCopyFlags::MEMORY, skipped..)
+        .ok()?;
+    let start = whole * 1_000_000 / rate;
+    rest.get_mut()?
+        .set_pts(gst::ClockTime::from_useconds(start));
+    Some(rest)
 }

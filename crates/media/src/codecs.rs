@@ -98,17 +98,18 @@ const CODECS: &[Codec] = &[
     codec(Audio, "audio/x-raw",    "",                ""),
 ];
 
-/// Containers by what their first bytes look like, with the element that takes them apart.
-const CONTAINERS: &[(&str, &str)] = &[
-    ("video/quicktime", "qtdemux"),
-    ("audio/x-m4a", "qtdemux"),
-    ("application/x-3gp", "qtdemux"),
-    ("video/x-matroska", "matroskademux"),
-    ("video/webm", "matroskademux"),
-    ("video/mpegts", "tsdemux"),
-    ("video/mpeg", "mpegpsdemux"),
-    ("video/x-msvideo", "avidemux"),
-    ("video/x-flv", "flvdemux"),
+/// Containers by what their first bytes look like, with the element that takes them apart, and whether their times count
+/// from the start of the file.
+const CONTAINERS: &[(&str, &str, bool)] = &[
+    ("video/quicktime", "qtdemux", true),
+    ("audio/x-m4a", "qtdemux", true),
+    ("application/x-3gp", "qtdemux", true),
+    ("video/x-matroska", "matroskademux", true),
+    ("video/webm", "matroskademux", true),
+    ("video/mpegts", "tsdemux", false),
+    ("video/mpeg", "mpegpsdemux", false),
+    ("video/x-msvideo", "avidemux", true),
+    ("video/x-flv", "flvdemux", false),
 ];
 
 /// RTP payloads by their encoding name, with the element that puts them together and what it is to put out.
@@ -143,11 +144,12 @@ const PAYLOADS: &[(Medium, &str, &str, &str)] = &[
     (Audio, "OPUS", "rtpopusdepay", "audio/x-opus"),
 ];
 
-/// The element for a container, from the caps of its first bytes.
-pub(crate) fn demuxer(caps: &gst::Caps) -> Option<&'static str> {
+/// The element for a container, from the caps of its first bytes, and whether its times count from the start of the file.
+pub(crate) fn demuxer(caps: &gst::Caps) -> Option<(&'static str, bool)> {
     let name = caps.structure(0)?.name();
     let mut known = CONTAINERS.iter();
-    known.find(|(caps, _)| *caps == name).map(|(_, e)| *e)
+    let (_, element, from_start) = known.find(|(caps, ..)| *caps == name)?;
+    Some((element, *from_start))
 }
 
 /// The elements for an RTP payload: what puts it together, and a filter for what that is to put out.
@@ -271,7 +273,7 @@ mod tests {
             codec.decoder().expect("decoder");
             codec.parsed_caps();
         }
-        for (_, demuxer) in CONTAINERS {
+        for (_, demuxer, _) in CONTAINERS {
             element(demuxer).expect("demuxer");
         }
         for (_, _, depayloader, put_out) in PAYLOADS {

@@ -32,7 +32,10 @@ pub(crate) fn build(
     let path = url
         .to_file_path()
         .map_err(|()| Failure::permanent("its URL names no file on this machine"))?;
-    let container = container_of(&path)?;
+    let (container, from_start) = container_of(&path)?;
+    if from_start {
+        session.timeline.set_origin_us(0);
+    }
     let source = element("filesrc")?;
     source.set_property("location", path);
     let demuxer = element(container)?;
@@ -51,8 +54,8 @@ pub(crate) fn build(
     Ok(())
 }
 
-/// The element for a file's container.
-fn container_of(path: &Path) -> Result<&'static str, Failure> {
+/// The element for a file's container, and whether its times count from the start of the file.
+fn container_of(path: &Path) -> Result<(&'static str, bool), Failure> {
     let unreadable = |e: std::io::Error| {
         let reason = format!("the file cannot be read: {e}");
         match e.kind() {
@@ -90,7 +93,10 @@ fn attach(tracks: &Tracks, pad: &gst::Pad) -> Result<(), Failure> {
         return Ok(());
     }
     match codecs::codec_of(&caps) {
-        Some(codec) => tracks.attach(pad, codec),
+        Some(codec) => {
+            tracks.hold(pad);
+            tracks.attach(pad, codec)
+        }
         None => {
             let name = caps.structure(0).map(|s| s.name().to_string());
             tracks.unsupported(name.unwrap_or_default());

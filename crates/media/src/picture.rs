@@ -9,8 +9,8 @@ use crate::chain::{Chain, Output, element};
 use crate::codecs::{self, Codec};
 use crate::error::Failure;
 
-/// Quality of the JPEGs.
-const QUALITY: i32 = 85;
+/// Quality of the JPEGs: the first, unless the picture is too large in bytes with it.
+const QUALITIES: [i32; 4] = [85, 65, 45, 25];
 /// Decoders drop what lies before 0, and pictures may lie a little before it.
 const SHIFT_US: i64 = 3_600_000_000;
 
@@ -84,6 +84,7 @@ fn pictures(outputs: Vec<Output>) -> Vec<Picture> {
 pub(crate) struct JpegEncoder {
     chain: Chain,
     filter: gst::Element,
+    encoder: gst::Element,
     /// The caps that `filter` is set for.
     input: Option<gst::Caps>,
     edge: u32,
@@ -100,20 +101,24 @@ impl JpegEncoder {
         scaler.set_property_from_str("method", "bilinear2");
         let filter = element("capsfilter")?;
         let encoder = element("jpegenc")?;
-        encoder.set_property("quality", QUALITY);
         Ok(Self {
-            chain: Chain::new(&[scaler, filter.clone(), encoder])?,
+            chain: Chain::new(&[scaler, filter.clone(), encoder.clone()])?,
             filter,
+            encoder,
             input: None,
             edge,
         })
     }
 
-    /// The picture as a JPEG.
+    /// The picture as a JPEG, of lower quality if it would be larger than `most_bytes` otherwise.
     ///
     /// # Errors
     /// When the picture is of no known kind or too large.
-    pub(crate) fn encode(&mut self, picture: &Picture) -> Result<Bytes, Failure> {
+    pub(crate) fn encode(
+        &mut self,
+        picture: &Picture,
+        most_bytes: usize,
+    ) -> Result<Bytes, Failure> {
         let caps = &picture.output.caps;
         if self.input.as_ref() != Some(caps) {
             codecs::check_size(caps)?;
@@ -121,15 +126,24 @@ impl JpegEncoder {
                 .set_property("caps", target_caps(caps, self.edge)?);
             self.input = Some(caps.clone());
         }
-        let encoded = self.chain.push(caps, picture.output.buffer.clone())?;
         let unfit = || Failure::passing("a picture could not be encoded");
-        let output = encoded.first().ok_or_else(unfit)?;
-        let map = output.buffer.map_readable().map_err(|_| unfit())?;
-        Ok(Bytes::copy_from_slice(&map))
+        let mut jpeg = Bytes::new();
+        for quality in QUALITIES {
+            self.encoder.set_property("quality", quality);
+            let encoded = self.chain.push(caps, picture.output.buffer.clone())?;
+            let output = encoded.first().ok_or_else(unfit)?;
+            let map = output.buffer.map_readable().map_err(|_| unfit())?;
+            jpeg = Bytes::copy_from_slice(&map);
+            if jpeg.len() <= most_bytes {
+                break;
+            }
+        }
+        Ok(jpeg)
     }
 }
 
-/// What a picture becomes: scaled, square pixels, and in the colours that every JPEG has (full range, BT.601).
+/// What a picture becomes: scaled, with square pixels, as RGB: the JPEG encoder makes of that the colours that every JPEG
+/// has. From YUV it would take limited-range ones as they are, and GStreamer 1.22 does not stretch them by itself.
 fn target_caps(caps: &gst::Caps, edge: u32) -> Result<gst::Caps, Failure> {
     let info = gst_video::VideoInfo::from_caps(caps)
         .map_err(|_| Failure::permanent("its decoded pictures are of an unknown kind"))?;
@@ -138,11 +152,10 @@ fn target_caps(caps: &gst::Caps, edge: u32) -> Result<gst::Caps, Failure> {
         / u64::from(par.denom().max(1).unsigned_abs());
     let (width, height) = scaled(shown, u64::from(info.height()), u64::from(edge));
     Ok(gst::Caps::builder("video/x-raw")
-        .field("format", "I420")
+        .field("format", "RGBx")
         .field("width", width)
         .field("height", height)
         .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
-        .field("colorimetry", "1:4:0:0")
         .build())
 }
 

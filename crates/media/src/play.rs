@@ -1,6 +1,8 @@
 //! Playing a source from its opening to its end, watched.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -18,8 +20,12 @@ use crate::tracks::Tracks;
 
 /// How long opening may take, up to the first media.
 const OPEN_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a file may take to name its tracks once media of one of them has come.
+const TRACKS_DEADLINE: Duration = Duration::from_millis(500);
 /// How long a live source may send nothing.
 const SILENCE: Duration = Duration::from_secs(10);
+/// How long closing may take.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// How often the watchdogs look.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -63,6 +69,9 @@ pub fn play(
         pipeline,
         tracks,
         started: Instant::now(),
+        all_tracks: Cell::new(false),
+        first_media: Cell::new(None),
+        starts: Cell::new(false),
     };
     player.run()
 }
@@ -73,15 +82,17 @@ struct Player<'a> {
     pipeline: gst::Pipeline,
     tracks: Arc<Tracks>,
     started: Instant,
+    /// Files: whether all tracks are known.
+    all_tracks: Cell<bool>,
+    /// Files: since when media is held back.
+    first_media: Cell<Option<Instant>>,
+    /// Files: whether it was let go.
+    starts: Cell<bool>,
 }
 
 impl Player<'_> {
     fn run(&self) -> Result<Ended, Failure> {
-        // A file is held until all its tracks are known; a camera does not wait.
-        self.set_state(match self.session.timeline.pace {
-            Pace::Live => gst::State::Playing,
-            Pace::RealTime | Pace::Fast => gst::State::Paused,
-        })?;
+        self.set_state(gst::State::Playing)?;
         let bus = self.pipeline.bus().ok_or_else(|| broken("it has no bus"))?;
         loop {
             let message = bus.timed_pop(gst::ClockTime::try_from(LOOK).ok());
@@ -92,28 +103,53 @@ impl Player<'_> {
                 return Ok(self.ended());
             }
             match message.as_ref().map(|m| m.view()) {
-                Some(gst::MessageView::Application(_)) => self.all_tracks_known()?,
+                Some(gst::MessageView::Application(what)) => self.learn(what.structure())?,
                 Some(gst::MessageView::Error(error)) => return Err(self.explain(&error.error())),
                 Some(gst::MessageView::Eos(_)) => return self.finish(),
                 _ => {}
             }
+            self.start_if_ready()?;
             self.watch()?;
         }
     }
 
-    fn all_tracks_known(&self) -> Result<(), Failure> {
-        self.tracks.check()?;
-        if self.session.timeline.pace == Pace::Live {
+    /// What the pipeline's own threads have found out.
+    fn learn(&self, what: Option<&gst::StructureRef>) -> Result<(), Failure> {
+        match what.map(|what| what.name().as_str()) {
+            Some("no-more-pads") => {
+                self.all_tracks.set(true);
+                self.tracks.check()?;
+            }
+            Some("first-media") if self.first_media.get().is_none() => {
+                self.first_media.set(Some(Instant::now()));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Lets a file go from where it is wanted, once its tracks are known and where it starts.
+    fn start_if_ready(&self) -> Result<(), Failure> {
+        let Some(first_media) = self.first_media.get().filter(|_| !self.starts.get()) else {
+            return Ok(());
+        };
+        // Some containers name a track only by its first media, which may be behind what is held.
+        if !self.all_tracks.get() && first_media.elapsed() < TRACKS_DEADLINE {
             return Ok(());
         }
-        if let Some(length) = self.pipeline.query_duration::<gst::ClockTime>() {
+        self.starts.set(true);
+        let origin_us = self.session.timeline.origin_us().unwrap_or(0);
+        let length = self.pipeline.query_duration::<gst::ClockTime>();
+        // Those that count from anywhere also only guess at their length.
+        if let Some(length) = length.filter(|_| origin_us == 0) {
             let length_us = i64::try_from(length.useconds()).unwrap_or(i64::MAX);
             self.session.set_length_us(length_us);
         }
         if self.open.start_position_us > 0 {
-            self.tracks.seek(self.open.start_position_us)?;
+            self.tracks.seek(self.open.start_position_us + origin_us)?;
         }
-        self.set_state(gst::State::Playing)
+        self.tracks.let_go();
+        Ok(())
     }
 
     fn finish(&self) -> Result<Ended, Failure> {
@@ -181,7 +217,15 @@ impl Player<'_> {
 
 impl Drop for Player<'_> {
     fn drop(&mut self) {
-        let _ = self.pipeline.set_state(gst::State::Null);
+        // A source that hangs may hang its closing too.
+        let (closed, waiting) = sync_channel(1);
+        let pipeline = self.pipeline.clone();
+        self.session.control.stop();
+        std::thread::spawn(move || {
+            let _ = pipeline.set_state(gst::State::Null);
+            let _ = closed.send(());
+        });
+        let _ = waiting.recv_timeout(CLOSE_DEADLINE);
     }
 }
 

@@ -14,8 +14,11 @@ const STARTS: f32 = 0.5;
 const GOES_ON: f32 = 0.3;
 /// A pause this long ends an utterance.
 const PAUSE: usize = frames(500);
-/// What is kept before and after speech: models are trained on speech that does not start at once.
-const MARGIN: usize = frames(200);
+/// What is kept before the first frame that starts speech. The detector is some 70 ms late, and models need a quarter of a
+/// second before the first word.
+const BEFORE: usize = frames(355);
+/// What is kept after the last frame of speech. The detector lets go some 150 ms late.
+const AFTER: usize = frames(130);
 /// Speech shorter than this is a noise.
 const SHORTEST: usize = frames(130);
 /// Where the models' 30 s would overflow, minus some room.
@@ -24,6 +27,10 @@ const LONGEST: usize = frames(27_900);
 const CUT_WITHIN: usize = frames(8_000);
 /// Samples that are missing for longer than this end an utterance.
 const HOLE_US: i64 = 200_000;
+/// Clocks that are further apart than this are made up for.
+const DRIFT_US: i64 = 5_000;
+/// Length of a frame.
+const FRAME_US: i64 = FRAME as i64 * 1_000_000 / RATE as i64;
 
 const fn frames(milliseconds: usize) -> usize {
     milliseconds * RATE / 1000 / FRAME
@@ -51,9 +58,21 @@ pub(crate) fn duration_us(samples: usize) -> i64 {
     samples as i64 * 1_000_000 / RATE as i64
 }
 
+/// How many samples that is; none for a time that has passed.
+fn samples_in(us: i64) -> usize {
+    usize::try_from(us).map_or(0, |us| us.saturating_mul(RATE) / 1_000_000)
+}
+
 /// Cuts a run of samples without holes into utterances.
+///
+/// Frames lie on a grid from media time 0 and the detector hears some of what lies before, so that whoever starts again
+/// at the end of an utterance finds the same ones after it.
 pub(crate) struct Cutter {
     detector: Box<Detector>,
+    /// Nothing before this is part of an utterance.
+    from_us: i64,
+    /// Samples to leave out until the next frame of the grid.
+    skip: usize,
     /// Position of the first sample in `pending` and `judged`.
     start_us: i64,
     /// Judged frames: those of the margin while nobody speaks, the whole utterance while somebody does.
@@ -81,11 +100,15 @@ enum State {
 }
 
 impl Cutter {
-    /// A cutter for samples that begin at a position.
-    pub(crate) fn starting_at(start_us: i64) -> Self {
+    /// A cutter for samples that begin at a position, and utterances that do not begin before `from_us`.
+    pub(crate) fn starting_at(position_us: i64, from_us: i64) -> Self {
+        let into_frame = position_us.rem_euclid(FRAME_US);
+        let ahead_us = (FRAME_US - into_frame) % FRAME_US;
         Self {
             detector: Detector::default_boxed(),
-            start_us,
+            from_us,
+            skip: samples_in(ahead_us),
+            start_us: position_us + ahead_us,
             judged: VecDeque::new(),
             pending: Vec::with_capacity(FRAME),
             state: State::Quiet,
@@ -94,7 +117,8 @@ impl Cutter {
 
     /// Position after the last sample.
     pub(crate) fn end_us(&self) -> i64 {
-        self.start_us + duration_us(self.judged.len() * FRAME + self.pending.len())
+        let samples = self.judged.len() * FRAME + self.pending.len();
+        self.start_us + duration_us(samples) - duration_us(self.skip)
     }
 
     /// Whether samples at this position follow those before; false if there is a hole. Small differences (clocks drift) are
@@ -104,7 +128,7 @@ impl Cutter {
         if ahead_us.abs() > HOLE_US {
             return false;
         }
-        if self.state == State::Quiet {
+        if self.state == State::Quiet && ahead_us.abs() > DRIFT_US {
             self.start_us += ahead_us;
         }
         true
@@ -113,6 +137,9 @@ impl Cutter {
     /// Takes the samples that follow and returns the utterances that are over.
     pub(crate) fn push(&mut self, mut samples: &[i16]) -> Vec<Speech> {
         let mut done = Vec::new();
+        let skipped = self.skip.min(samples.len());
+        self.skip -= skipped;
+        samples = &samples[skipped..];
         while !samples.is_empty() {
             let taken = samples.len().min(FRAME - self.pending.len());
             self.pending.extend_from_slice(&samples[..taken]);
@@ -130,12 +157,16 @@ impl Cutter {
         let State::Speaking { voiced, until } = self.state else {
             return None;
         };
-        let end = self.judged.len().min(until + MARGIN);
+        let end = self.judged.len().min(until + AFTER);
         self.cut(end, voiced)
     }
 
     fn judge(&mut self, samples: [i16; FRAME]) -> Option<Speech> {
         let score = self.detector.predict_i16(&samples);
+        if self.judged.is_empty() && self.start_us < self.from_us {
+            self.start_us += FRAME_US;
+            return None;
+        }
         self.judged.push_back(Judged { samples, score });
         let now = self.judged.len();
         match self.state {
@@ -145,8 +176,8 @@ impl Cutter {
                         voiced: 1,
                         until: now,
                     };
-                } else if now > MARGIN {
-                    self.forget(now - MARGIN);
+                } else if now > BEFORE {
+                    self.forget(1);
                 }
                 None
             }
@@ -159,7 +190,7 @@ impl Cutter {
                     return (now >= LONGEST).then(|| self.cut_inside()).flatten();
                 }
                 (now >= until + PAUSE)
-                    .then(|| self.cut(until + MARGIN, voiced))
+                    .then(|| self.cut(until + AFTER, voiced))
                     .flatten()
             }
         }
@@ -169,7 +200,7 @@ impl Cutter {
     fn cut(&mut self, end: usize, voiced: usize) -> Option<Speech> {
         let speech = self.speech(end);
         // What follows is the margin of the next utterance.
-        let rest = self.judged.len().saturating_sub(MARGIN).max(end);
+        let rest = self.judged.len().saturating_sub(BEFORE).max(end);
         self.forget(rest.min(self.judged.len()));
         self.state = State::Quiet;
         (voiced >= SHORTEST).then_some(speech)
@@ -206,92 +237,90 @@ impl Cutter {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
-    /// A buzz with the harmonics of a voice, which the detector takes for one, or silence.
-    fn sound(voiced: bool, milliseconds: usize) -> Vec<i16> {
-        let count = milliseconds * RATE / 1000;
-        if !voiced {
-            return vec![0; count];
-        }
-        let sample = |i: usize| {
-            let t = i as f32 / RATE as f32;
-            let pitch = 120.0 + 15.0 * (t * 9.0).sin();
-            let syllable = 0.6 + 0.4 * (t * 25.0).sin();
-            let voice: f32 = (1..24)
-                .map(|h| {
-                    let f = pitch * h as f32;
-                    let formant = 1.0 / (1.0 + ((f - 600.0) / 300.0).powi(2))
-                        + 0.6 / (1.0 + ((f - 1700.0) / 400.0).powi(2));
-                    (std::f32::consts::TAU * f * t).sin() * formant
-                })
-                .sum();
-            (voice * syllable * 4000.0).clamp(-32000.0, 32000.0) as i16
-        };
-        (0..count).map(sample).collect()
+    /// Speech without silence around it, at 16 kHz.
+    fn spoken(text: &str) -> Vec<i16> {
+        let said = Command::new("espeak-ng")
+            .args(["--stdout", "-s", "150", text])
+            .output()
+            .expect("espeak-ng runs");
+        // A WAV of 22 050 Hz with a header of 44 bytes.
+        let wav: Vec<i16> = said.stdout[44..]
+            .chunks_exact(2)
+            .map(|b| i16::from_le_bytes([b[0], b[1]]))
+            .collect();
+        let loud = |s: &i16| s.unsigned_abs() > 500;
+        let start = wav.iter().position(loud).expect("it speaks");
+        let end = wav.iter().rposition(loud).expect("it speaks");
+        let voice = &wav[start..=end];
+        let resampled = |i: usize| voice[i * 22_050 / RATE];
+        (0..voice.len() * RATE / 22_050).map(resampled).collect()
     }
 
-    fn cut(parts: &[(bool, usize)]) -> Vec<Speech> {
-        let samples: Vec<i16> = parts
-            .iter()
-            .flat_map(|(voiced, ms)| sound(*voiced, *ms))
-            .collect();
-        let mut cutter = Cutter::starting_at(10_000_000);
+    fn silence(milliseconds: usize) -> Vec<i16> {
+        vec![0; milliseconds * RATE / 1000]
+    }
+
+    /// Cuts the parts, put together. Times of what is found are in microseconds from their start.
+    fn cut(parts: &[Vec<i16>]) -> Vec<(i64, i64)> {
+        const START_US: i64 = 10_000_000;
+        let mut cutter = Cutter::starting_at(START_US, 0);
         let mut found = Vec::new();
         // Uneven pieces, as decoders deliver them.
-        for piece in samples.chunks(1111) {
+        for piece in parts.concat().chunks(1111) {
             found.extend(cutter.push(piece));
         }
         found.extend(cutter.finish());
-        found
+        let times = |s: &Speech| (s.start_us - START_US, s.end_us() - START_US);
+        found.iter().map(times).collect()
     }
 
     #[test]
     fn speech_is_cut_at_pauses_with_a_margin() {
-        let found = cut(&[
-            (false, 1000),
-            (true, 1500),
-            (false, 1000),
-            (true, 1500),
-            (false, 300),
-        ]);
-        let times: Vec<_> = found
-            .iter()
-            .map(|s| (s.start_us - 10_000_000, s.end_us() - 10_000_000))
-            .collect();
-        let expected = [(1_000_000, 2_500_000), (3_500_000, 5_000_000)];
-        assert_eq!(times.len(), expected.len(), "{times:?}");
-        for ((start, end), (speech_start, speech_end)) in times.iter().zip(expected) {
-            assert!(
-                (speech_start - 300_000..=speech_start).contains(start),
-                "{times:?}"
-            );
-            assert!(
-                (speech_end..=speech_end + 300_000).contains(end),
-                "{times:?}"
-            );
+        let first = spoken("control room to all units");
+        let second = spoken("a white car is moving fast on the main road");
+        let starts = [1_000_000, 2_000_000 + duration_us(first.len())];
+        let ends = [
+            starts[0] + duration_us(first.len()),
+            starts[1] + duration_us(second.len()),
+        ];
+        let found = cut(&[silence(1000), first, silence(1000), second, silence(1000)]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        for ((start, end), (speech_start, speech_end)) in found.iter().zip(starts.iter().zip(ends))
+        {
+            let (before, after) = (speech_start - start, end - speech_end);
+            assert!((200_000..=370_000).contains(&before), "{before} before");
+            assert!((200_000..=370_000).contains(&after), "{after} after");
         }
     }
 
     #[test]
     fn silence_and_clicks_are_no_speech() {
-        assert_eq!(
-            cut(&[(false, 3000), (true, 40), (false, 2000), (true, 40)]),
-            []
-        );
+        let click: Vec<i16> = (0..200)
+            .map(|i| if i % 8 < 4 { 9000 } else { -9000 })
+            .collect();
+        let found = cut(&[silence(3000), click.clone(), silence(2000), click]);
+        assert_eq!(found, []);
     }
 
     #[test]
     fn speech_without_a_pause_is_cut_before_it_overflows_and_nothing_is_lost() {
-        let found = cut(&[(false, 500), (true, 65_000), (false, 1000)]);
-        assert!(found.len() >= 3, "{}", found.len());
+        let sentence = spoken("traffic is heavy near gate two");
+        let talk: Vec<_> = std::iter::repeat_n(sentence, 45).collect();
+        let length = duration_us(talk.concat().len());
+        let found = cut(&[vec![silence(500)], talk, vec![silence(1000)]].concat());
+        assert!(
+            length > 60_000_000 && found.len() >= 3,
+            "{length} {found:?}"
+        );
         for pair in found.windows(2) {
-            assert_eq!(pair[0].end_us(), pair[1].start_us);
+            assert_eq!(pair[0].1, pair[1].0, "{found:?}");
         }
-        for speech in &found {
-            assert!(duration_us(speech.samples.len()) <= 28_000_000);
-        }
-        let whole: i64 = found.iter().map(|s| duration_us(s.samples.len())).sum();
-        assert!((65_000_000..66_000_000).contains(&whole), "{whole}");
+        assert!(found.iter().all(|(start, end)| end - start <= 28_000_000));
+        let (start, end) = (found[0].0, found[found.len() - 1].1);
+        assert!(start < 500_000 && end > 500_000 + length, "{start} {end}");
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Timeline {
     /// 0 until media arrives, if it was not given.
     given_epoch_us: i64,
     anchor: Mutex<Option<Anchor>>,
+    /// Files: what the container calls the time of media time 0.
+    origin_us: Mutex<Option<i64>>,
 }
 
 /// One moment known on every scale.
@@ -47,7 +49,25 @@ impl Timeline {
             start_position_us: open.start_position_us.max(0),
             given_epoch_us: open.epoch_us,
             anchor: Mutex::new(None),
+            origin_us: Mutex::new(None),
         }
+    }
+
+    /// Files: says what the container calls the time of media time 0; the first word counts.
+    pub(crate) fn set_origin_us(&self, origin_us: i64) {
+        let mut origin = self
+            .origin_us
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        origin.get_or_insert(origin_us);
+    }
+
+    /// Files: what the container calls the time of media time 0, once that is known.
+    pub(crate) fn origin_us(&self) -> Option<i64> {
+        *self
+            .origin_us
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wall time of media time 0; none until media has arrived.
@@ -69,7 +89,7 @@ impl Timeline {
                 Some(self.live_position(running_us, behind_us))
             }
             Pace::RealTime | Pace::Fast => {
-                let position_us = micros(segment.to_stream_time_full(pts)?);
+                let position_us = container_us(segment, pts)? - self.origin_us().unwrap_or(0);
                 self.anchor_file(position_us);
                 Some(position_us)
             }
@@ -150,6 +170,14 @@ impl Timeline {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Anchor>> {
         self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A file's time as its container has it.
+pub(crate) fn container_us(
+    segment: &gst::FormattedSegment<gst::ClockTime>,
+    pts: gst::ClockTime,
+) -> Option<i64> {
+    segment.to_stream_time_full(pts).map(micros)
 }
 
 fn micros(time: gst::Signed<gst::ClockTime>) -> i64 {

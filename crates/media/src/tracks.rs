@@ -13,7 +13,7 @@ use crate::codecs::{self, Codec, Medium};
 use crate::error::Failure;
 use crate::picture::Coded;
 use crate::session::Session;
-use crate::timeline::Pace;
+use crate::timeline::{Pace, container_us};
 use crate::video::VideoTrack;
 
 /// Sources with more tracks are refused.
@@ -39,6 +39,8 @@ struct State {
     sink: Option<gst_app::AppSink>,
     /// Tracks that can't be decoded.
     unsupported: Vec<String>,
+    /// Pads that are held until the source is let go.
+    held: Vec<(gst::Pad, gst::PadProbeId)>,
 }
 
 impl Tracks {
@@ -129,6 +131,34 @@ impl Tracks {
         }
         pad.link(&first).map_err(|e| unfit(e.to_string()))?;
         Ok(())
+    }
+
+    /// Holds a pad's media back until `let_go`. The first that comes is announced on the pipeline's bus.
+    pub(crate) fn hold(&self, pad: &gst::Pad) {
+        let (session, bus) = (Arc::clone(&self.session), self.pipeline.bus());
+        let mask =
+            gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+        let probe = pad.add_probe(mask, move |pad, info| {
+            if let Some(first_us) = first_time(pad, info) {
+                session.timeline.set_origin_us(first_us);
+            }
+            if let Some(bus) = &bus {
+                let first = gst::Structure::new_empty("first-media");
+                let _ = bus.post(gst::message::Application::new(first));
+            }
+            gst::PadProbeReturn::Ok
+        });
+        self.lock()
+            .held
+            .extend(probe.map(|probe| (pad.clone(), probe)));
+    }
+
+    /// Lets go what was held.
+    pub(crate) fn let_go(&self) {
+        let held = std::mem::take(&mut self.lock().held);
+        for (pad, probe) in held {
+            pad.remove_probe(probe);
+        }
     }
 
     /// Checks that there is something to read, once all tracks are known.
@@ -248,6 +278,17 @@ fn sink_for<T: Track>(
                 .build(),
         )
         .build()
+}
+
+/// The container's time of what is about to pass a pad.
+fn first_time(pad: &gst::Pad, info: &gst::PadProbeInfo) -> Option<i64> {
+    let pts = match &info.data {
+        Some(gst::PadProbeData::Buffer(buffer)) => buffer.pts()?,
+        Some(gst::PadProbeData::BufferList(list)) => list.get(0)?.pts()?,
+        _ => return None,
+    };
+    let segment = pad.sticky_event::<gst::event::Segment>(0)?;
+    container_us(segment.segment().downcast_ref()?, pts)
 }
 
 /// Hands one piece of media to its track when it is due; false if the source was stopped meanwhile.

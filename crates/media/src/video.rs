@@ -17,6 +17,8 @@ use crate::session::Session;
 
 /// Coded pictures that wait for a later one to be wanted are kept up to this size, then decoded.
 const MAX_WAITING_BYTES: usize = 32 << 20;
+/// All frames of a window together: the bus takes 1 MB.
+const MAX_WINDOW_BYTES: usize = 900_000;
 /// Errors in a row that a decoder is started anew after.
 const MAX_ERRORS: u32 = 20;
 
@@ -186,7 +188,7 @@ impl VideoTrack {
             }
             let frame = Frame {
                 time_us: position_us,
-                jpeg: self.encoder.encode(&picture)?,
+                jpeg: self.encoder.encode(&picture, self.most_bytes())?,
             };
             let mut complete = Vec::new();
             for grid in &mut self.grids {
@@ -197,6 +199,13 @@ impl VideoTrack {
             self.report(complete);
         }
         Ok(())
+    }
+
+    /// How large a frame may be for any of the samplings.
+    fn most_bytes(&self) -> usize {
+        let frames = self.grids.iter().map(|g| g.sampling().frame_count);
+        let most = usize::try_from(frames.max().unwrap_or(1)).unwrap_or(usize::MAX);
+        MAX_WINDOW_BYTES / most.max(1)
     }
 
     fn report(&self, windows: Vec<GridWindow>) {

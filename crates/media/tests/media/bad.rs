@@ -37,10 +37,7 @@ fn what_is_no_video_is_named() -> Result<()> {
     assert!(refused("noise.mp4", &noise)?.starts_with("it is not a video"));
     // A playlist would lead to other places.
     let playlist = b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:10,\nhttp://127.0.0.1:1/a.ts\n";
-    assert_eq!(
-        refused("list.mp4", playlist)?,
-        "it is not a video: its content is application/x-hls"
-    );
+    assert!(refused("list.mp4", playlist)?.starts_with("it is not a video"));
     Ok(())
 }
 
@@ -60,8 +57,22 @@ fn damaged_files_end_without_a_crash() -> Result<()> {
     let clip = fs::read(demo_clip())?;
     let dir = tempdir()?;
     let path = dir.path().join("damaged.mp4");
-    // Its index is at the end, so half of the file has none.
+    // Its index is at the start: what is there of it is played.
     fs::write(&path, &clip[..clip.len() / 2])?;
+    let cut = play_all(&file(&path), take(&[(USUAL, 0)]));
+    assert!((5..12).contains(&cut.windows().len()), "{:?}", cut.end);
+    // With the index at the end, half of a file is none.
+    let late = dir.path().join("late.mp4");
+    let (from, to) = (demo_clip(), late.to_str().context("a plain path")?);
+    ffmpeg(&[
+        "-i",
+        from.to_str().context("a plain path")?,
+        "-c",
+        "copy",
+        to,
+    ])?;
+    let whole = fs::read(&late)?;
+    fs::write(&path, &whole[..whole.len() / 2])?;
     let cut = play_all(&file(&path), take(&[(USUAL, 0)]));
     assert!(cut.failure().permanent, "{:?}", cut.end);
     for seed in 1..=8u64 {

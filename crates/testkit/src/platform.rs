@@ -73,14 +73,10 @@ impl Ground {
             "--admin-listen",
             "127.0.0.1:0",
         ];
-        arguments.extend([
-            "--nats-url",
-            &self.nats_url,
-            "--data-dir",
-            &data,
-            "--media-root",
-            &media,
-        ]);
+        arguments.extend(["--nats-url", &self.nats_url, "--data-dir", &data]);
+        if !further.contains(&"--media-root") {
+            arguments.extend(["--media-root", &media]);
+        }
         arguments.extend(["--allow-egress", "127.0.0.1"]);
         arguments.extend(further);
         let mut process = Process::start(&self.binary, arguments, &[("SIGHTLINE_API_KEY", KEY)])?;

@@ -4,17 +4,21 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::LONG;
 
 /// Log lines that are kept for looking at afterwards; a test that writes more has gone wrong.
 const LOG_LINES: usize = 100_000;
+/// How long the end of a log may take after the end of its process.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A running `sightline` process. Dropping it kills it.
 pub struct Process {
@@ -22,6 +26,7 @@ pub struct Process {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
     log: Arc<Mutex<Vec<String>>>,
+    logging: JoinHandle<()>,
 }
 
 impl Process {
@@ -53,12 +58,13 @@ impl Process {
         let stdout = child.stdout.take().context("it has a standard output")?;
         let stderr = child.stderr.take().context("it has a standard error")?;
         let log = Arc::new(Mutex::new(Vec::new()));
-        tokio::spawn(keep(stderr, Arc::clone(&log)));
+        let logging = tokio::spawn(keep(stderr, Arc::clone(&log)));
         Ok(Self {
             name: name.unwrap_or_default(),
             child,
             stdout: BufReader::new(stdout).lines(),
             log,
+            logging,
         })
     }
 
@@ -83,7 +89,7 @@ impl Process {
     ///
     /// # Errors
     /// When it does not end within `longest`.
-    pub async fn output(&mut self, longest: std::time::Duration) -> Result<Vec<String>> {
+    pub async fn output(&mut self, longest: Duration) -> Result<Vec<String>> {
         let reading = async {
             let mut lines = Vec::new();
             while let Some(line) = self.stdout.next_line().await? {
@@ -131,10 +137,14 @@ impl Process {
     /// # Errors
     /// When it does not end.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
-        match timeout(LONG, self.child.wait()).await {
-            Ok(status) => Ok(status?),
-            Err(_) => bail!("{} does not end\n{}", self.name, self.last_words()),
+        let Ok(status) = timeout(LONG, self.child.wait()).await else {
+            bail!("{} does not end\n{}", self.name, self.last_words());
+        };
+        // What it wrote last may still be in the pipe; a child of its own may hold that open for a moment.
+        if !self.logging.is_finished() {
+            let _ = timeout(LAST_WORDS, &mut self.logging).await;
         }
+        Ok(status?)
     }
 
     /// What it wrote to its standard error.

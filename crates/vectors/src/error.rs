@@ -34,6 +34,14 @@ pub enum VectorError {
         /// What does not fit.
         problem: String,
     },
+    /// Somebody else's collection has the name.
+    #[error(
+        "collection {collection} on the qdrant server was not made by this program: name another one"
+    )]
+    Foreign {
+        /// The collection.
+        collection: String,
+    },
     /// The store's files can't be used.
     #[error(
         "the vector store in {} cannot be opened; if nothing else helps, delete that folder: it is filled from OBSERVATIONS at the next start",

@@ -19,7 +19,7 @@ pub(crate) async fn list(store: &impl Scan, query: &ListQuery) -> Result<Vec<Rec
         .newest_first
         .then_some(query.filter.end_us)
         .filter(|end_us| *end_us != 0)
-        .map(|end_us| end_us - 1);
+        .map(|end_us| end_us.saturating_sub(1));
     if let Some(Position { start_us, id }) = query.after {
         let after = (start_us, id.to_string());
         page = starting_at(store, &conditions, start_us).await?;
@@ -28,9 +28,9 @@ pub(crate) async fn list(store: &impl Scan, query: &ListQuery) -> Result<Vec<Rec
         });
         page.sort_unstable_by(order);
         from = Some(match (query.newest_first, from) {
-            (false, _) => start_us + 1,
-            (true, None) => start_us - 1,
-            (true, Some(from)) => from.min(start_us - 1),
+            (false, _) => start_us.saturating_add(1),
+            (true, None) => start_us.saturating_sub(1),
+            (true, Some(from)) => from.min(start_us.saturating_sub(1)),
         });
     }
     if page.len() < query.limit {
@@ -59,8 +59,8 @@ async fn starting_at(
     let mut conditions = conditions.to_vec();
     conditions.push(Condition::Between(
         START,
-        Some(start_us - 1),
-        Some(start_us + 1),
+        Some(start_us.saturating_sub(1)),
+        Some(start_us.saturating_add(1)),
     ));
     store.all(&conditions).await
 }

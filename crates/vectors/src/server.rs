@@ -72,8 +72,8 @@ impl QdrantStore {
     /// Opens the collection, or makes it.
     ///
     /// # Errors
-    /// `Server` when the server does not answer or refuses, `Mismatch` when the collection is not ours or holds vectors of
-    /// another model.
+    /// `Server` when the server does not answer or refuses, `Foreign` when the collection is not ours, `Mismatch` when it
+    /// holds vectors of another model.
     pub async fn connect(config: QdrantConfig, model: EmbeddingModel) -> Result<Self, VectorError> {
         let client = Client::new(config)?;
         let about = match client.about().await? {
@@ -203,9 +203,8 @@ impl Client {
         let info = info.map_err(self.failed("say what it holds"))?.result;
         match info.and_then(|info| info.points_count) {
             Some(0) | None => Ok(None),
-            Some(_) => Err(VectorError::Mismatch {
-                place: self.place(),
-                problem: "was not made by this program (name another collection)".to_owned(),
+            Some(_) => Err(VectorError::Foreign {
+                collection: name.clone(),
             }),
         }
     }

@@ -120,6 +120,9 @@ impl Intake {
             .iter()
             .map(|point| point.record.text.clone())
             .collect();
+        if texts.is_empty() {
+            return Ok(());
+        }
         let started = Instant::now();
         let model = &self.shared.model;
         match model.embed(&texts).await {

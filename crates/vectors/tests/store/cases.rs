@@ -160,6 +160,16 @@ async fn pages(store: &dyn VectorStore) -> Result<()> {
     let found = store.list(&query).await?;
     let starts: Vec<_> = found.iter().map(|record| record.start_us).collect();
     ensure!(starts == [second(5 * 5), second(4 * 5)], "{starts:?}");
+    // Beyond every record, at both ends of what a position can be.
+    for (newest_first, start_us) in [(false, i64::MIN), (true, i64::MAX)] {
+        let query = ListQuery {
+            limit: 24,
+            newest_first,
+            after: Some(Position::of(start_us, &id(0))?),
+            ..ListQuery::default()
+        };
+        ensure!(store.list(&query).await?.len() == 24, "{newest_first}");
+    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use crate::speech::{Cutter, RATE, Speech};
 /// Decoders drop what lies before 0, and audio may start a little before it.
 const SHIFT_US: i64 = 3_600_000_000;
 /// Heard before the wanted start, because decoders and the detector of speech need some frames to settle.
-const LEAD_US: i64 = 1_000_000;
+pub(crate) const LEAD_US: i64 = 1_000_000;
 /// Errors in a row after which the track is given up.
 const MAX_ERRORS: u32 = 100;
 

@@ -4,6 +4,7 @@
 //! it: what is wanted of them is decoded on the thread that reads (`chain`), so that a frame is ready as soon as it was
 //! read and nothing is decoded for nothing. Architecture invariant: nobody else links GStreamer.
 
+mod answers;
 mod audio;
 mod chain;
 mod codecs;
@@ -11,8 +12,10 @@ mod control;
 mod error;
 mod file;
 mod grid;
+mod guard;
 mod picture;
 mod play;
+mod rtsp;
 mod session;
 mod speech;
 mod timeline;

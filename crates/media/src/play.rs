@@ -11,12 +11,14 @@ use sightline_proto::internal::{Ended, OpenSource};
 use sightline_service::clock::Clock;
 use url::Url;
 
+use crate::audio::LEAD_US;
 use crate::control::Control;
 use crate::error::Failure;
-use crate::file;
+use crate::guard::Guard;
 use crate::session::{Reports, Session};
 use crate::timeline::{Pace, Timeline};
 use crate::tracks::Tracks;
+use crate::{file, rtsp};
 
 /// How long opening may take, up to the first media.
 const OPEN_DEADLINE: Duration = Duration::from_secs(20);
@@ -62,7 +64,13 @@ pub fn play(
     let session = Arc::new(session);
     let pipeline = gst::Pipeline::new();
     let tracks = Arc::new(Tracks::new(Arc::clone(&session), pipeline.clone()));
-    file::build(&url, &pipeline, &session, &tracks)?;
+    let guard = match pace {
+        Pace::Live => Some(rtsp::build(open, &url, &pipeline, &session, &tracks)?),
+        Pace::RealTime | Pace::Fast => {
+            file::build(&url, &pipeline, &session, &tracks)?;
+            None
+        }
+    };
     let player = Player {
         open,
         session,
@@ -72,6 +80,7 @@ pub fn play(
         all_tracks: Cell::new(false),
         first_media: Cell::new(None),
         starts: Cell::new(false),
+        _guard: guard,
     };
     player.run()
 }
@@ -88,6 +97,8 @@ struct Player<'a> {
     first_media: Cell<Option<Instant>>,
     /// Files: whether it was let go.
     starts: Cell<bool>,
+    /// Cameras: dropped after the pipeline was closed.
+    _guard: Option<Guard>,
 }
 
 impl Player<'_> {
@@ -146,7 +157,8 @@ impl Player<'_> {
             self.session.set_length_us(length_us);
         }
         if self.open.start_position_us > 0 {
-            self.tracks.seek(self.open.start_position_us + origin_us)?;
+            let from_us = (self.open.start_position_us - LEAD_US).max(0);
+            self.tracks.seek(from_us + origin_us)?;
         }
         self.tracks.let_go();
         Ok(())
@@ -172,25 +184,37 @@ impl Player<'_> {
 
     fn watch(&self) -> Result<(), Failure> {
         let activity = &self.session.activity;
-        if !self.session.is_open() {
-            if self.started.elapsed() > OPEN_DEADLINE {
-                let seconds = OPEN_DEADLINE.as_secs();
-                let reason = format!("no picture or sound came within {seconds} s");
-                return Err(Failure::passing(reason));
+        let live = self.session.timeline.pace == Pace::Live;
+        let silence = SILENCE.as_secs();
+        let reason = if !self.session.is_open() {
+            if self.started.elapsed() < OPEN_DEADLINE {
+                return Ok(());
             }
+            let deadline = OPEN_DEADLINE.as_secs();
+            format!("no picture or sound came within {deadline} s")
+        } else if live && activity.mute_for() > SILENCE {
+            format!("it has sent nothing for {silence} s")
         } else if activity.silent_for() > SILENCE {
-            let reason = format!("it has sent nothing for {} s", SILENCE.as_secs());
-            return Err(Failure::passing(reason));
-        } else if self.session.timeline.pace == Pace::Live && activity.lacks_pictures() {
-            let reason = "it sends pictures, but none that can be decoded";
-            return Err(Failure::passing(reason));
-        }
-        Ok(())
+            format!("it has sent no picture and no sound for {silence} s")
+        } else if live && activity.lacks_pictures() {
+            "it sends pictures, but none that can be decoded".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Failure::passing(reason))
     }
 
     /// What a pipeline's error means. Its text alone is used: its details may hold the source's address.
     fn explain(&self, error: &gst::glib::Error) -> Failure {
         let reason = error.message().trim_end_matches('.').to_owned();
+        if error.matches(gst::ResourceError::NotAuthorized) {
+            return Failure::permanent(
+                "the camera refuses the user name and password, or asks for some",
+            );
+        }
+        if error.matches(gst::ResourceError::NotFound) {
+            return Failure::passing("the camera knows no stream at this path");
+        }
         if error.is::<gst::StreamError>() && self.session.timeline.pace != Pace::Live {
             return Failure::permanent(format!("it is damaged or not a video: {reason}"));
         }

@@ -117,6 +117,7 @@ impl Session {
 pub(crate) struct Activity {
     start: Instant,
     /// Milliseconds after `start`.
+    bytes: AtomicU64,
     media: AtomicU64,
     picture: AtomicU64,
     /// How many threads are handling media: then it is not the source that is slow.
@@ -129,6 +130,7 @@ impl Default for Activity {
     fn default() -> Self {
         Self {
             start: Instant::now(),
+            bytes: AtomicU64::new(0),
             media: AtomicU64::new(0),
             picture: AtomicU64::new(0),
             handling: AtomicU32::new(0),
@@ -144,6 +146,16 @@ impl Activity {
         Handling(self)
     }
 
+    /// A camera has sent something.
+    pub(crate) fn received(&self) {
+        self.bytes.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// How long a camera has sent nothing at all.
+    pub(crate) fn mute_for(&self) -> Duration {
+        self.since(&self.bytes)
+    }
+
     /// A picture was decoded.
     pub(crate) fn decoded(&self) {
         self.picture.store(self.now(), Ordering::Relaxed);
@@ -156,7 +168,7 @@ impl Activity {
         self.decoded();
     }
 
-    /// How long nothing has arrived.
+    /// How long no media has arrived.
     pub(crate) fn silent_for(&self) -> Duration {
         if self.handling.load(Ordering::Relaxed) > 0 {
             return Duration::ZERO;

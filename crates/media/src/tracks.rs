@@ -103,7 +103,13 @@ impl Tracks {
             elements.push(live_queue()?);
         }
         elements.push(sink.clone().upcast());
-        self.link(pad, &elements)?;
+        self.add(&elements)?;
+        let first = elements.first().and_then(|e| e.static_pad("sink"));
+        let linked = first.map(|first| pad.link(&first));
+        if !matches!(linked, Some(Ok(_))) {
+            let reason = format!("a track cannot be read: {linked:?}");
+            return Err(Failure::passing(reason));
+        }
         let mut state = self.lock();
         if state.sink.is_none() || codec.medium == Medium::Video {
             state.sink = Some(sink);
@@ -111,25 +117,22 @@ impl Tracks {
         Ok(())
     }
 
-    /// Adds elements to the running pipeline, in a row behind a pad.
+    /// Adds elements to the running pipeline, in a row.
     ///
     /// # Errors
     /// When they do not fit together.
-    pub(crate) fn link(&self, pad: &gst::Pad, elements: &[gst::Element]) -> Result<(), Failure> {
-        let unfit = |what: String| Failure::passing(format!("a track cannot be read: {what}"));
-        let first = elements.first().and_then(|e| e.static_pad("sink"));
-        let first = first.ok_or_else(|| unfit("nothing to link".to_owned()))?;
+    pub(crate) fn add(&self, elements: &[gst::Element]) -> Result<(), Failure> {
+        let unfit = |e: gst::glib::BoolError| {
+            Failure::passing(format!("a track cannot be read: {}", e.message))
+        };
         self.pipeline
             .add_many(elements)
             .and_then(|()| gst::Element::link_many(elements))
-            .map_err(|e| unfit(e.message.to_string()))?;
+            .map_err(unfit)?;
         // The last first: nothing is pushed into an element that is not ready.
         for element in elements.iter().rev() {
-            element
-                .sync_state_with_parent()
-                .map_err(|e| unfit(e.message.to_string()))?;
+            element.sync_state_with_parent().map_err(unfit)?;
         }
-        pad.link(&first).map_err(|e| unfit(e.to_string()))?;
         Ok(())
     }
 

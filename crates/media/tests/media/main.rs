@@ -1,6 +1,8 @@
 //! Sources as they are: the sample clip, clips made for the case, a real RTSP server, and hostile ones.
 
 mod bad;
+mod camera;
 mod hearing;
+mod hostile;
 mod sampling;
 mod support;

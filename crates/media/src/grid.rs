@@ -13,6 +13,8 @@ const REORDERING_US: i64 = 500_000;
 pub(crate) struct Grid {
     sampling: Sampling,
     frames_per_window: u64,
+    /// Frames this long before a slot's start count as in it.
+    early_us: i64,
     /// Number of the first slot that has no frame yet and may still get one, counted from media time 0.
     next_slot: u64,
     /// Frames of the window that `next_slot` is in.
@@ -29,8 +31,9 @@ pub(crate) struct GridWindow {
 }
 
 impl Grid {
-    /// A sampling from window `first_window` on.
-    pub(crate) fn new(sampling: Sampling, first_window: u64) -> Self {
+    /// A sampling from window `first_window` on. Cameras' clocks are uneven, and their keyframes often fall on the very starts
+    /// of slots: a frame that comes `early_us` before one is taken for it.
+    pub(crate) fn new(sampling: Sampling, first_window: u64, early_us: i64) -> Self {
         let sampling = Sampling {
             window_us: sampling.window_us.max(1),
             frame_count: sampling.frame_count.max(1),
@@ -39,6 +42,7 @@ impl Grid {
         Self {
             sampling,
             frames_per_window,
+            early_us,
             next_slot: first_window.saturating_mul(frames_per_window),
             frames: Vec::new(),
         }
@@ -56,17 +60,18 @@ impl Grid {
 
     /// Where the next slot that needs a frame starts.
     pub(crate) fn due_us(&self) -> i64 {
-        self.slot_start(self.next_slot)
+        self.slot_start(self.next_slot) - self.early_us
     }
 
     /// Whether a frame at this position would be taken.
     pub(crate) fn wants(&self, position_us: i64) -> bool {
+        let position_us = position_us + self.early_us;
         position_us >= 0 && self.slot_at(position_us) >= self.next_slot
     }
 
     /// Takes a frame that is wanted. Returns the windows that are over or complete with it: at most two.
     pub(crate) fn take(&mut self, frame: Frame) -> Vec<GridWindow> {
-        let slot = self.slot_at(frame.time_us);
+        let slot = self.slot_at(frame.time_us + self.early_us);
         let mut done: Vec<_> = self
             .close_before(slot / self.frames_per_window)
             .into_iter()
@@ -203,7 +208,7 @@ mod tests {
         // A keyframe every 2 s, 2 frames of every 5 s: the next window starts at 5 and takes the keyframe at 6.
         let keyframes = (0..8).map(|i| i * 2 * SECOND);
         check(
-            &mut Grid::new(sampling(5 * SECOND, 2), 0),
+            &mut Grid::new(sampling(5 * SECOND, 2), 0, 0),
             keyframes,
             &[
                 (0, 5 * SECOND, &[0, 4 * SECOND]),
@@ -214,8 +219,22 @@ mod tests {
     }
 
     #[test]
+    fn keyframes_that_come_a_little_early_are_taken_for_the_next_slot() {
+        check(
+            &mut Grid::new(sampling(2 * SECOND, 1), 0, 40_000),
+            [1_000, 1_999_000, 3_961_000, 5_959_000, 8_010_000],
+            &[
+                (0, 2 * SECOND, &[1_000]),
+                (1, 4 * SECOND, &[1_999_000]),
+                (2, 6 * SECOND, &[3_961_000]),
+                (4, 10 * SECOND, &[8_010_000]),
+            ],
+        );
+    }
+
+    #[test]
     fn a_window_is_complete_with_the_frame_of_its_last_slot() {
-        let mut grid = Grid::new(sampling(5 * SECOND, 2), 0);
+        let mut grid = Grid::new(sampling(5 * SECOND, 2), 0, 0);
         let frame = |time_us| Frame {
             time_us,
             ..Frame::default()
@@ -230,7 +249,7 @@ mod tests {
     #[test]
     fn a_slot_without_a_frame_leaves_the_window_with_fewer() {
         check(
-            &mut Grid::new(sampling(4 * SECOND, 4), 0),
+            &mut Grid::new(sampling(4 * SECOND, 4), 0, 0),
             [0, 3 * SECOND, 13 * SECOND, 20 * SECOND],
             &[
                 (0, 4 * SECOND, &[0, 3 * SECOND]),
@@ -242,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_window_that_lacks_its_last_frame_is_closed_once_it_is_certainly_over() {
-        let mut grid = Grid::new(sampling(5 * SECOND, 2), 0);
+        let mut grid = Grid::new(sampling(5 * SECOND, 2), 0, 0);
         grid.take(Frame::default());
         assert_eq!(grid.read_up_to(5 * SECOND), None);
         let closed = grid.read_up_to(5 * SECOND + REORDERING_US).expect("over");
@@ -252,7 +271,7 @@ mod tests {
     #[test]
     fn nothing_before_the_first_wanted_window_is_taken() {
         check(
-            &mut Grid::new(sampling(5 * SECOND, 1), 2),
+            &mut Grid::new(sampling(5 * SECOND, 1), 2, 0),
             (0..4).map(|i| i * 4 * SECOND),
             &[(2, 15 * SECOND, &[12 * SECOND])],
         );
@@ -266,7 +285,7 @@ mod tests {
             (1_000_001, 16),
             (600 * SECOND, 16),
         ] {
-            let grid = Grid::new(sampling(window_us, frames), 0);
+            let grid = Grid::new(sampling(window_us, frames), 0, 0);
             for slot in (0..100).chain(1_000_000..1_000_100) {
                 let start = grid.slot_start(slot);
                 assert_eq!(

@@ -136,15 +136,16 @@ async fn relay_all(listener: StdListener, target: &Target, session: &Session) {
         session.fail(Failure::passing("cannot prepare to connect"));
         return;
     };
-    while let Ok((client, _)) = listener.accept().await {
-        if let Err(failure) = relay(client, target, session).await {
+    while let Ok((mut client, _)) = listener.accept().await {
+        // The reason is known before the client notices that its connection is gone.
+        if let Err(failure) = relay(&mut client, target, session).await {
             session.fail(failure);
             return;
         }
     }
 }
 
-async fn relay(client: TcpStream, target: &Target, session: &Session) -> Result<(), Failure> {
+async fn relay(client: &mut TcpStream, target: &Target, session: &Session) -> Result<(), Failure> {
     let camera = match timeout(CONNECT_DEADLINE, connect(target)).await {
         Ok(connected) => connected?,
         Err(_) => {
@@ -225,11 +226,11 @@ async fn secure(
 
 /// Passes bytes both ways until one side is done.
 async fn pass(
-    client: TcpStream,
+    client: &mut TcpStream,
     camera: impl AsyncRead + AsyncWrite,
     session: &Session,
 ) -> Result<(), Failure> {
-    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_client, mut to_client) = client.split();
     let (mut from_camera, mut to_camera) = tokio::io::split(camera);
     let asking = async {
         let _ = tokio::io::copy(&mut from_client, &mut to_camera).await;

@@ -14,11 +14,14 @@ use crate::error::Failure;
 use crate::grid::{Grid, GridWindow};
 use crate::picture::{Coded, Decoder, JpegEncoder, Picture};
 use crate::session::Session;
+use crate::timeline::Pace;
 
 /// Coded pictures that wait for a later one to be wanted are kept up to this size, then decoded.
 const MAX_WAITING_BYTES: usize = 32 << 20;
 /// All frames of a window together: the bus takes 1 MB.
 const MAX_WINDOW_BYTES: usize = 900_000;
+/// How much earlier than a slot's start a camera's frame may be and still count as in it.
+const LIVE_EARLY_US: i64 = 40_000;
 /// Errors in a row that a decoder is started anew after.
 const MAX_ERRORS: u32 = 20;
 
@@ -228,6 +231,10 @@ impl VideoTrack {
         let Some((take, version)) = self.session.control.take_since(self.version) else {
             return;
         };
+        let early_us = match self.session.timeline.pace {
+            Pace::Live => LIVE_EARLY_US,
+            Pace::RealTime | Pace::Fast => 0,
+        };
         let first_wishes = self.version == 0;
         self.version = version;
         let mut grids = Vec::with_capacity(take.samplings.len());
@@ -238,10 +245,10 @@ impl VideoTrack {
             let known = self.grids.iter().position(|g| *g.sampling() == sampling);
             grids.push(match known {
                 Some(known) => self.grids.swap_remove(known),
-                None if first_wishes => Grid::new(sampling, wanted.first_window),
+                None if first_wishes => Grid::new(sampling, wanted.first_window, early_us),
                 None => {
                     let next_whole = Grid::window_from(&sampling, position_us);
-                    Grid::new(sampling, wanted.first_window.max(next_whole))
+                    Grid::new(sampling, wanted.first_window.max(next_whole), early_us)
                 }
             });
         }

@@ -11,15 +11,19 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, kv};
 use bytes::Bytes;
 use prost::Message;
+use tokio::time::timeout;
 
 use crate::error::BusError;
 use crate::streams::{StreamName, bucket_config};
 use crate::subjects::Subject;
 
 /// How long the bus may take to answer any call.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 /// How long connecting may take, with retries, so that roles and server may start in any order.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How often to look whether the connection is another one; the library has no signal for it.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Where the bus is.
 #[derive(Clone)]
@@ -145,16 +149,22 @@ impl Bus {
         Ok(count)
     }
 
-    /// Whether the server is reachable at this moment.
+    /// Whether the connection stands at this moment, as far as is known: a silent one is found out after some 20 s.
     pub fn is_connected(&self) -> bool {
         self.context.client().connection_state() == State::Connected
     }
 
-    /// How many times the connection was made: another number means that what was subscribed before may have missed
-    /// something.
+    /// How many times the connection was made: another number means that what was asked for before may never be answered.
     pub fn connects(&self) -> u64 {
         let statistics = self.context.client().statistics();
         statistics.connects.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the connection is another one than that which `connects` counted.
+    pub async fn reconnected(&self, connects: u64) {
+        while self.connects() == connects {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// A key-value bucket that keeps the latest value of each key, made if it is missing.
@@ -214,14 +224,32 @@ impl Bus {
             subject: subject.clone(),
             source,
         };
-        let confirmation = self
-            .context
-            .send_publish(subject.clone(), message)
-            .await
-            .map_err(|source| failed(source.into()))?;
-        match confirmation.await {
-            Ok(taken) => Ok(taken.sequence),
+        // The library bounds the wait for the confirmation, but not the one for room to send in.
+        let taken = timeout(DEADLINE, async {
+            self.context
+                .send_publish(subject.clone(), message)
+                .await?
+                .await
+        });
+        match taken.await {
+            Ok(Ok(taken)) => Ok(taken.sequence),
+            Ok(Err(source)) => Err(failed(source.into())),
             Err(source) => Err(failed(source.into())),
+        }
+    }
+
+    /// The largest message that the server takes, in bytes.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.context.client().server_info().max_payload
+    }
+
+    /// Waits until what was sent without waiting for an answer, such as acknowledgements, has left this process.
+    pub(crate) async fn flush(&self) {
+        if !matches!(
+            timeout(DEADLINE, self.context.client().flush()).await,
+            Ok(Ok(()))
+        ) {
+            tracing::debug!("what was sent last may not have reached the bus");
         }
     }
 
@@ -275,7 +303,7 @@ fn refused_as_full(error: &(dyn std::error::Error + 'static)) -> bool {
             .is_some_and(|cause| cause.to_string().contains("maximum messages per subject"))
 }
 
-fn stream_of(subject: &Subject) -> StreamName {
+pub(crate) fn stream_of(subject: &Subject) -> StreamName {
     match subject {
         Subject::Run { .. } => StreamName::Runs,
         Subject::Frames { .. } => StreamName::Frames,

@@ -61,7 +61,7 @@ where
         // Only waiting is cut off: a message that has come is handled, or it would have to wait for its redelivery.
         let first = tokio::select! {
             () = shutdown.cancelled() => break,
-            first = pull_one(&worker.consumer) => first,
+            first = pull_one(bus, &worker.consumer) => first,
         };
         match first {
             Ok(Some(first)) => {
@@ -72,6 +72,8 @@ where
             Err(error) => pause_without_bus(&worker.work.durable, &error, &shutdown).await,
         }
     }
+    // The process may end now, and what is not acknowledged would be done again.
+    bus.flush().await;
     Ok(())
 }
 
@@ -94,13 +96,14 @@ impl<H> OrderedWorker<H> {
         if batch.is_empty() || self.handle_until_settled(&raws, &batch).await {
             return;
         }
-        for (raw, one) in raws.iter().zip(&batch) {
-            let (raw, one) = (std::slice::from_ref(raw), std::slice::from_ref(one));
-            self.handle_until_settled(raw, one).await;
+        for (at, one) in batch.iter().enumerate() {
+            let one = std::slice::from_ref(one);
+            self.handle_until_settled(&raws[at..], one).await;
         }
     }
 
-    /// Handles a batch until it is settled or shutdown comes; false if a batch of several was rejected.
+    /// Handles a batch until it is settled or shutdown comes; false if a batch of several was rejected. `raws` are the
+    /// batch's messages and those that have to wait for them.
     async fn handle_until_settled<M>(&mut self, raws: &[Raw], batch: &[Received<M>]) -> bool
     where
         M: Message + Default + 'static,
@@ -109,7 +112,7 @@ impl<H> OrderedWorker<H> {
         loop {
             let handled = with_heartbeat(raws, &self.work, self.handler.handle(batch)).await;
             let pause = match handled {
-                Ok(outputs) => match self.finish(raws, outputs).await {
+                Ok(outputs) => match self.finish(&raws[..batch.len()], outputs).await {
                     Ok(()) => return true,
                     Err(error) => {
                         tracing::warn!(%error, consumer = self.work.durable, "results were not taken, trying again");

@@ -8,6 +8,8 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::{AckKind, Message as Raw};
 
+use tokio::time::timeout;
+
 use crate::connection::Bus;
 use crate::error::BusError;
 use crate::streams::StreamName;
@@ -22,6 +24,8 @@ pub struct LeaseConfig {
 
 /// Where leases come from.
 pub struct Leases {
+    bus: Bus,
+    ack_wait: Duration,
     consumer: Consumer<pull::Config>,
 }
 
@@ -42,24 +46,33 @@ impl Bus {
         };
         // Every running stream is one un-acked message: the limit lies far above what a cluster runs.
         let consumer = consumer(self, &work, 1_000_000).await?;
-        Ok(Leases { consumer })
+        Ok(Leases {
+            bus: self.clone(),
+            ack_wait: config.ack_wait,
+            consumer,
+        })
     }
 }
 
 impl Leases {
-    /// Waits for a stream to run. Call it only while there is room for one more.
+    /// Waits for a stream to run. Call it only while there is room for one more. Giving up the wait is safe: a lease that is
+    /// on its way at that moment comes again after `ack_wait`.
     ///
     /// # Errors
     /// When the bus is not there; call it again after a pause.
     pub async fn next(&mut self) -> Result<Lease, BusError> {
         loop {
-            let pulled = pull_one(&self.consumer).await;
+            let pulled = pull_one(&self.bus, &self.consumer).await;
             let raw = pulled.map_err(|source| BusError::Consumer {
                 consumer: "ingest".to_owned(),
                 source,
             })?;
             if let Some(raw) = raw {
-                return Ok(Lease { raw });
+                return Ok(Lease {
+                    bus: self.bus.clone(),
+                    ack_wait: self.ack_wait,
+                    raw,
+                });
             }
         }
     }
@@ -67,6 +80,8 @@ impl Leases {
 
 /// The right and the duty to run one stream.
 pub struct Lease {
+    bus: Bus,
+    ack_wait: Duration,
     raw: Raw,
 }
 
@@ -77,31 +92,30 @@ impl Lease {
     }
 
     /// Keeps the lease for another `ack_wait`. Call it every third of that, and stop the stream when it has failed for a
-    /// whole one.
+    /// whole one. It can't tell that the lease has gone to another worker already: the generation in the catalog does.
     ///
     /// # Errors
-    /// When the bus is not there.
+    /// When the bus does not confirm within a third of `ack_wait`.
     pub async fn extend(&self) -> Result<(), BusError> {
-        // The library only queues this, so a heartbeat into a dead connection must be noticed by asking for its state.
-        self.raw
-            .ack_with(AckKind::Progress)
-            .await
-            .map_err(|source| self.failed("extended", source))?;
-        match self.raw.context.client().connection_state() {
-            async_nats::connection::State::Connected => Ok(()),
-            state => Err(self.failed("extended", format!("nats is {state}").into())),
+        // Confirmed, because a connection can be dead for long before it is known to be.
+        let extending = self.raw.double_ack_with(AckKind::Progress);
+        match timeout(self.ack_wait / 3, extending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(self.failed("extended", source)),
+            Err(source) => Err(self.failed("extended", source.into())),
         }
     }
 
     /// The run is over: nobody is to run this stream.
     ///
     /// # Errors
-    /// When the bus is not there.
+    /// When the bus does not confirm within `ack_wait`; another worker then gets the lease and finds nothing to run.
     pub async fn release(self) -> Result<(), BusError> {
-        self.raw
-            .double_ack()
-            .await
-            .map_err(|source| self.failed("released", source))
+        match timeout(self.ack_wait, self.raw.double_ack()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(self.failed("released", source)),
+            Err(source) => Err(self.failed("released", source.into())),
+        }
     }
 
     /// Another worker is to go on at once.
@@ -109,7 +123,9 @@ impl Lease {
     /// # Errors
     /// When the bus is not there; the lease then runs out by itself.
     pub async fn hand_over(self) -> Result<(), BusError> {
-        settle(&self.raw, AckKind::Nak(None)).await
+        settle(&self.raw, AckKind::Nak(None)).await?;
+        self.bus.flush().await;
+        Ok(())
     }
 
     fn failed(&self, action: &'static str, source: crate::error::Cause) -> BusError {

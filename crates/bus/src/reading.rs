@@ -4,13 +4,19 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use futures::stream::unfold;
 use futures::{Stream, StreamExt};
 use prost::Message;
 
-use crate::connection::Bus;
+use tokio::time::{sleep, timeout};
+
+use crate::connection::{Bus, DEADLINE};
 use crate::error::BusError;
 use crate::streams::StreamName;
 use crate::work::{Received, decode};
+
+/// How long to hold back before following goes on after an interruption.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Where following starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +30,10 @@ pub enum Start {
 }
 
 impl Bus {
-    /// Follows a stream in order, without acknowledging anything; resumes by itself after interruptions. Messages that
-    /// can't be decoded are skipped with a warning.
+    /// Follows a stream in order, without acknowledging anything. Messages that can't be decoded are skipped with a warning.
+    ///
+    /// It goes on by itself after interruptions, where it was. An error says that it can't at the moment; whoever polls
+    /// again waits on.
     ///
     /// # Errors
     /// When the bus does not answer.
@@ -36,43 +44,22 @@ impl Bus {
         start: Start,
     ) -> Result<impl Stream<Item = Result<Received<M>, BusError>> + Send + Unpin + use<M>, BusError>
     {
-        let failed = |source: crate::error::Cause| BusError::Consumer {
-            consumer: format!("follower of {filter}"),
-            source,
+        let after = match start {
+            Start::New => self.last_sequence(stream).await?,
+            Start::Beginning => 0,
+            Start::After(sequence) => sequence,
         };
-        let config = pull::OrderedConfig {
-            filter_subject: filter.to_owned(),
-            deliver_policy: match start {
-                Start::New => DeliverPolicy::New,
-                Start::Beginning => DeliverPolicy::All,
-                Start::After(sequence) => DeliverPolicy::ByStartSequence {
-                    start_sequence: sequence + 1,
-                },
-            },
-            ..pull::OrderedConfig::default()
+        let mut tail = Tail {
+            bus: self.clone(),
+            stream,
+            filter: filter.to_owned(),
+            after,
+            feed: None,
         };
-        let messages = self
-            .stream(stream)
-            .await?
-            .create_consumer(config)
-            .await
-            .map_err(|source| failed(source.into()))?
-            .messages()
-            .await
-            .map_err(|source| failed(source.into()))?;
-        let filter = filter.to_owned();
-        Ok(Box::pin(messages.filter_map(move |item| {
-            let result = match item {
-                Ok(message) => decode::<M>(&message)
-                    .inspect_err(|error| tracing::warn!(%error, "message is skipped"))
-                    .ok()
-                    .map(Ok),
-                Err(source) => Some(Err(BusError::Consumer {
-                    consumer: format!("follower of {filter}"),
-                    source: source.into(),
-                })),
-            };
-            std::future::ready(result)
+        tail.open().await?;
+        Ok(Box::pin(unfold(tail, async |mut tail| {
+            let next = tail.next().await;
+            Some((next, tail))
         })))
     }
 
@@ -86,6 +73,9 @@ impl Bus {
         filter: &str,
         newest: usize,
     ) -> Result<Vec<Received<M>>, BusError> {
+        if newest == 0 {
+            return Ok(Vec::new());
+        }
         let failed = |source: crate::error::Cause| BusError::Consumer {
             consumer: format!("reader of {filter}"),
             source,
@@ -113,7 +103,11 @@ impl Bus {
                 .await
                 .map_err(|source| failed(source.into()))?;
             let before = pending;
-            while let Some(message) = batch.next().await {
+            // The library itself waits for ever when the server's answer gets lost.
+            while let Some(message) = timeout(DEADLINE, batch.next())
+                .await
+                .map_err(|source| failed(source.into()))?
+            {
                 let message = message.map_err(failed)?;
                 pending = message.info().map_err(failed)?.pending;
                 if kept.len() == newest {
@@ -142,5 +136,84 @@ impl Bus {
                 stream: stream.as_str(),
                 source: source.into(),
             })
+    }
+}
+
+/// Following a stream from one sequence on.
+struct Tail {
+    bus: Bus,
+    stream: StreamName,
+    filter: String,
+    /// The last sequence that needs not be looked at any more.
+    after: u64,
+    feed: Option<Feed>,
+}
+
+/// A consumer, and the connection that it was made on.
+struct Feed {
+    messages: pull::Ordered,
+    connects: u64,
+}
+
+impl Tail {
+    async fn next<M: Message + Default>(&mut self) -> Result<Received<M>, BusError> {
+        loop {
+            let Some(feed) = &mut self.feed else {
+                sleep(PAUSE).await;
+                self.open().await?;
+                continue;
+            };
+            let item = tokio::select! {
+                biased;
+                item = feed.messages.next() => item,
+                // The library would notice by itself, up to 20 s later.
+                () = self.bus.reconnected(feed.connects) => None,
+            };
+            let Some(item) = item else {
+                self.feed = None;
+                continue;
+            };
+            let raw = item.map_err(|source| {
+                self.feed = None;
+                self.failed(source.into())
+            })?;
+            match decode::<M>(&raw) {
+                Ok(received) => {
+                    self.after = received.sequence;
+                    return Ok(received);
+                }
+                Err(error) => tracing::warn!(%error, "message is skipped"),
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Result<(), BusError> {
+        let connects = self.bus.connects();
+        let newest = self.bus.last_sequence(self.stream).await?;
+        if newest < self.after {
+            let lost = format!("it ends at {newest}, before {}", self.after);
+            return Err(self.failed(lost.into()));
+        }
+        let config = pull::OrderedConfig {
+            filter_subject: self.filter.clone(),
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: self.after + 1,
+            },
+            ..pull::OrderedConfig::default()
+        };
+        let stream = self.bus.stream(self.stream).await?;
+        let consumer = stream.create_consumer(config).await;
+        let consumer = consumer.map_err(|source| self.failed(source.into()))?;
+        let messages = consumer.messages().await;
+        let messages = messages.map_err(|source| self.failed(source.into()))?;
+        self.feed = Some(Feed { messages, connects });
+        Ok(())
+    }
+
+    fn failed(&self, source: crate::error::Cause) -> BusError {
+        BusError::Consumer {
+            consumer: format!("follower of {}", self.filter),
+            source,
+        }
     }
 }

@@ -19,10 +19,12 @@ use crate::error::BusError;
 use crate::streams::StreamName;
 use crate::subjects::Subject;
 
-/// How long one pull waits at the server before it is asked again. Short, because it is also how long (and 5 s more) a pull
-/// waits in vain for a server that was restarted: async-nats 0.51 stops reading a batch after the first idle heartbeat, so
-/// heartbeats cannot tell.
+/// How long one pull waits at the server before it is asked again.
 const PULL_EXPIRES: Duration = Duration::from_secs(5);
+/// Longest reason that a dead letter keeps, in bytes.
+const MAX_REASON: usize = 1000;
+/// What a dead letter takes beside the payload, in bytes at most.
+const LETTER_OVERHEAD: usize = 4096;
 /// How long to hold back when the bus is not there.
 const BUS_PAUSE: Duration = Duration::from_millis(500);
 
@@ -41,7 +43,8 @@ pub struct Work {
     pub ack_wait: Duration,
     /// How long handling one message may take before it is refused.
     pub deadline: Duration,
-    /// After how many deliveries a message is given up; -1 never.
+    /// After how many deliveries a message is given up; -1 never. A delivery that was extended before its worker died may
+    /// not be counted.
     pub max_deliver: i64,
 }
 
@@ -134,6 +137,8 @@ where
         loops.spawn(async move { worker.run::<M>().await });
     }
     loops.join_all().await;
+    // The process may end now, and what is not acknowledged would be done again.
+    bus.flush().await;
     Ok(())
 }
 
@@ -172,7 +177,7 @@ impl<H> Worker<H> {
         while !self.shutdown.is_cancelled() {
             let pulled = tokio::select! {
                 () = self.shutdown.cancelled() => return,
-                pulled = pull_one(&self.consumer) => pulled,
+                pulled = pull_one(&self.bus, &self.consumer) => pulled,
             };
             match pulled {
                 Ok(Some(raw)) => {
@@ -197,6 +202,11 @@ impl<H> Worker<H> {
             Ok(received) => received,
             Err(error) => return self.give_up(raw, 1, error.to_string()).await,
         };
+        if self.tried(received.deliveries.saturating_sub(1)) {
+            // Those who had it died of it: refused as often, it would have been given up.
+            let reason = "delivered again and again, and never settled".to_owned();
+            return self.give_up(raw, received.deliveries, reason).await;
+        }
         let handled = with_heartbeat(
             std::slice::from_ref(raw),
             &self.work,
@@ -211,8 +221,7 @@ impl<H> Worker<H> {
                 Ok(())
             }
             Err(Refusal::Retry { after, reason }) => {
-                if self.work.max_deliver > 0 && received.deliveries >= self.work.max_deliver as u64
-                {
+                if self.tried(received.deliveries) {
                     return self.give_up(raw, received.deliveries, reason).await;
                 }
                 tracing::debug!(
@@ -224,6 +233,11 @@ impl<H> Worker<H> {
             }
             Err(Refusal::Reject { reason }) => self.give_up(raw, received.deliveries, reason).await,
         }
+    }
+
+    /// Whether this many deliveries are all that a message gets.
+    fn tried(&self, deliveries: u64) -> bool {
+        u64::try_from(self.work.max_deliver).is_ok_and(|most| most > 0 && deliveries >= most)
     }
 
     async fn give_up(&self, raw: &Raw, deliveries: u64, reason: String) -> Result<(), BusError> {
@@ -258,17 +272,29 @@ pub(crate) async fn consumer(
         })
 }
 
-/// Waits for one message; None when none came within the pull's time.
+/// Waits for one message; None when none came within the pull's time. Dropping the future takes back the pull; a message
+/// that is on its way at that moment is delivered again after `ack_wait`.
 pub(crate) async fn pull_one(
+    bus: &Bus,
     consumer: &Consumer<pull::Config>,
 ) -> Result<Option<Raw>, crate::error::Cause> {
-    let mut batch = consumer
-        .batch()
-        .max_messages(1)
-        .expires(PULL_EXPIRES)
-        .messages()
-        .await?;
-    batch.next().await.transpose()
+    let connects = bus.connects();
+    let pulling = async {
+        let mut batch = consumer
+            .batch()
+            .max_messages(1)
+            .expires(PULL_EXPIRES)
+            .messages()
+            .await?;
+        batch.next().await.transpose()
+    };
+    tokio::select! {
+        biased;
+        pulled = pulling => pulled,
+        // A server that was restarted knows nothing of the pull. The library would notice after 10 s: it stops reading a
+        // batch after the first idle heartbeat, so heartbeats can't tell.
+        () = bus.reconnected(connects) => Ok(None),
+    }
 }
 
 pub(crate) async fn pause_without_bus(
@@ -356,23 +382,25 @@ pub(crate) async fn settle(raw: &Raw, kind: AckKind) -> Result<(), BusError> {
         })
 }
 
-/// Copies a message to the dead letters.
+/// Copies a message to the dead letters; a payload that does not fit in there with the rest is cut.
 pub(crate) async fn bury(
     bus: &Bus,
     durable: &str,
     raw: &Raw,
     deliveries: u64,
-    reason: String,
+    mut reason: String,
 ) -> Result<(), BusError> {
+    reason.truncate(reason.floor_char_boundary(MAX_REASON));
     tracing::warn!(
         consumer = durable,
         subject = raw.subject.as_str(),
         reason,
         "message is given up and kept as a dead letter"
     );
+    let most = bus.max_payload().saturating_sub(LETTER_OVERHEAD);
     let letter = DeadLetter {
         subject: raw.subject.to_string(),
-        payload: raw.payload.clone(),
+        payload: raw.payload.slice(..raw.payload.len().min(most)),
         reason,
         consumer: durable.to_owned(),
         deliveries,

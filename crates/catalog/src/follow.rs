@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream::kv::{Entry, Operation, Store, Watch};
 use futures::StreamExt;
 use sightline_bus::Bus;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::CatalogError;
@@ -17,9 +17,6 @@ use crate::{BUCKET, entry, within_deadline};
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 /// How long to hold back when the watch can't be begun.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often to look whether the connection is another one: the library begins a watch again by itself, but may wait 10 s
-/// before it does.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// Fills the view, and keeps it until the returned handle is dropped.
 pub(crate) async fn start(
@@ -91,8 +88,8 @@ impl Follower {
 
     /// Applies what comes until the watch can't be relied on any more; returns why.
     async fn follow(&self, watch: &mut Watch) -> String {
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let reconnected = self.bus.reconnected(self.connects);
+        tokio::pin!(reconnected);
         loop {
             tokio::select! {
                 entry = watch.next() => match entry {
@@ -100,9 +97,8 @@ impl Follower {
                     Some(Err(error)) => return error.to_string(),
                     None => return "the watch ended".to_owned(),
                 },
-                _ = look.tick() => if self.bus.connects() != self.connects {
-                    return "the connection is a new one".to_owned();
-                },
+                // The library would begin the watch again by itself, but up to 10 s later.
+                () = &mut reconnected => return "the connection is another one".to_owned(),
             }
         }
     }

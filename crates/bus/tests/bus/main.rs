@@ -1,0 +1,8 @@
+//! The bus's promises on a real nats-server.
+
+mod embedded;
+mod harness;
+mod in_order;
+mod leases;
+mod messages;
+mod work;

@@ -1,0 +1,107 @@
+//! The worker loop: redelivery, giving up, and what is published.
+
+use anyhow::Result;
+use prost::Message;
+use sightline_bus::StreamName;
+use sightline_proto::internal::{ConfigRecord, DeadLetter};
+
+use crate::harness::{Does, Platform, next, observation, scene, scenes, worker};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_worker_falls_silent_goes_to_another() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.observe("a").await?;
+    let (first, mut taken) = worker(&platform.bus, scenes("w", -1), Does::Hang);
+    assert_eq!(next(&mut taken).await?, ("a".to_owned(), 1));
+    first.abort();
+    let (_second, mut taken) = worker(&platform.bus, scenes("w", -1), Does::Accept);
+    assert_eq!(next(&mut taken).await?.0, "a");
+    // Settled: what comes next is another one.
+    platform.observe("b").await?;
+    assert_eq!(next(&mut taken).await?, ("b".to_owned(), 1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_takes_long_stays_with_its_worker() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.observe("a").await?;
+    let (_first, mut taken) = worker(&platform.bus, scenes("w", -1), Does::TakeLong);
+    assert_eq!(next(&mut taken).await?, ("a".to_owned(), 1));
+    let (_second, mut others) = worker(&platform.bus, scenes("w", -1), Does::TakeLong);
+    platform.observe("b").await?;
+    assert_eq!(next(&mut others).await?, ("b".to_owned(), 1));
+    platform.observe("c").await?;
+    // Whoever is done first takes it, after longer than a worker may be silent.
+    let third = tokio::select! {
+        third = next(&mut taken) => third?,
+        third = next(&mut others) => third?,
+    };
+    assert_eq!(third, ("c".to_owned(), 1));
+    Ok(())
+}
+
+/// Publishes one message, lets workers do as told one after the other (each dies with the message unsettled, the last one
+/// lives), and compares what the dead letter says.
+async fn check(
+    message: &impl Message,
+    max_deliver: i64,
+    workers: &[Does],
+    expected: (u64, &str, usize),
+) -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.bus.publish(&scene(), "id", message).await?;
+    let (last, dying) = workers.split_last().expect("at least one");
+    for does in dying {
+        let (task, mut taken) = worker(&platform.bus, scenes("w", max_deliver), *does);
+        next(&mut taken).await?;
+        task.abort();
+    }
+    let (_last, _taken) = worker(&platform.bus, scenes("w", max_deliver), *last);
+    let letters: Vec<DeadLetter> = platform.held(StreamName::Dlq, "dlq.w", 1).await?;
+    let [letter] = &letters[..] else {
+        panic!("one message, {} letters", letters.len());
+    };
+    assert_eq!(
+        (letter.deliveries, letter.payload.len()),
+        (expected.0, expected.2),
+        "{}",
+        letter.reason
+    );
+    assert!(letter.reason.contains(expected.1), "{}", letter.reason);
+    assert_eq!(
+        (letter.subject.as_str(), letter.consumer.as_str()),
+        ("obs.0.scene.rts-1", "w")
+    );
+    assert!(message.encode_to_vec().starts_with(&letter.payload));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_for_good_becomes_a_dead_letter() -> Result<()> {
+    check(&observation("a"), -1, &[Does::Reject], (1, "never", 3)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_too_often_becomes_a_dead_letter() -> Result<()> {
+    check(&observation("a"), 3, &[Does::Retry], (3, "not now", 3)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kills_its_workers_becomes_a_dead_letter() -> Result<()> {
+    let workers = [Does::Hang, Does::Hang, Does::Accept];
+    check(&observation("a"), 2, &workers, (3, "never settled", 3)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_decoded_becomes_a_dead_letter() -> Result<()> {
+    let other = ConfigRecord { partitions: 7 };
+    check(&other, -1, &[Does::Accept], (1, "decoded", 2)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_as_large_as_can_be_becomes_a_dead_letter_that_is_cut() -> Result<()> {
+    let large = observation(&"a".repeat(1_048_400));
+    let expected = (1, "never", 1_048_576 - 4096);
+    check(&large, -1, &[Does::Reject], expected).await
+}

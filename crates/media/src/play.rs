@@ -212,10 +212,14 @@ impl Player<'_> {
                 "the camera refuses the user name and password, or asks for some",
             );
         }
-        if error.matches(gst::ResourceError::NotFound) {
+        let live = self.session.timeline.pace == Pace::Live;
+        if live && error.matches(gst::ResourceError::Read) {
+            return Failure::passing("the camera closed the connection before it sent anything");
+        }
+        if live && error.matches(gst::ResourceError::NotFound) {
             return Failure::passing("the camera knows no stream at this path");
         }
-        if error.is::<gst::StreamError>() && self.session.timeline.pace != Pace::Live {
+        if error.is::<gst::StreamError>() && !live {
             return Failure::permanent(format!("it is damaged or not a video: {reason}"));
         }
         Failure::passing(reason)

@@ -28,6 +28,7 @@ pub enum Auth {
 /// Its first track is the sound, as with some cameras.
 pub struct RtspServer {
     server: server::RTSPServer,
+    listening: Option<glib::SourceId>,
     context: glib::MainContext,
     main_loop: glib::MainLoop,
     thread: Option<JoinHandle<()>>,
@@ -77,7 +78,7 @@ impl RtspServer {
         let mounts = server.mount_points().context("a server has mount points")?;
         mounts.add_factory(MOUNT, factory);
         let context = glib::MainContext::new();
-        server.attach(Some(&context))?;
+        let listening = server.attach(Some(&context))?;
         let main_loop = glib::MainLoop::new(Some(&context), false);
         let running = main_loop.clone();
         let thread = std::thread::Builder::new()
@@ -86,6 +87,7 @@ impl RtspServer {
         Ok(Self {
             port: u16::try_from(server.bound_port()).context("it listens")?,
             server,
+            listening: Some(listening),
             context,
             main_loop,
             thread: Some(thread),
@@ -106,6 +108,10 @@ impl RtspServer {
 impl Drop for RtspServer {
     fn drop(&mut self) {
         let (server, main_loop) = (self.server.clone(), self.main_loop.clone());
+        let listening = self.listening.take();
+        if let Some(source) = listening.and_then(|id| self.context.find_source_by_id(&id)) {
+            source.destroy();
+        }
         // Clients belong to the server's own thread.
         self.context.invoke(move || {
             server.client_filter(Some(&mut |_, _| server::RTSPFilterResult::Remove));

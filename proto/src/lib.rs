@@ -14,7 +14,10 @@ pub mod v1 {
 /// What travels between roles and is kept in the catalog, package `sightline.internal.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod internal {
-    include!(concat!(env!("OUT_DIR"), "/internal/sightline.internal.v1.rs"));
+    include!(concat!(
+        env!("OUT_DIR"),
+        "/internal/sightline.internal.v1.rs"
+    ));
 }
 
 /// Descriptors of the public package, for reflection.

@@ -4,7 +4,7 @@ mod bad_input;
 mod demo;
 mod kill;
 mod roles;
-// mod rtsp;
+mod rtsp;
 mod truth;
 mod up;
 

@@ -18,7 +18,9 @@ pub enum LogFormat {
 #[derive(Debug, Error)]
 pub enum TelemetryError {
     /// The filter can't be read.
-    #[error("log filter {filter:?} is not understood; write for example \"info\" or \"warn,sightline_ingest=debug\"")]
+    #[error(
+        "log filter {filter:?} is not understood; write for example \"info\" or \"warn,sightline_ingest=debug\""
+    )]
     Filter {
         /// What was given.
         filter: String,

@@ -235,6 +235,8 @@ impl<'a> Supervisor<'a> {
             },
             epoch_us: run.epoch_us,
             frame_edge: self.shared.config.frame_edge,
+            // Cameras live on private networks: no policy decides about them yet.
+            addresses: Vec::new(),
         }
     }
 }

@@ -180,7 +180,11 @@ impl VideoTrack {
 
     fn fill(&mut self, pictures: Vec<Picture>) -> Result<(), Failure> {
         if self.errors > MAX_ERRORS {
-            return Err(Failure::passing("its pictures cannot be decoded"));
+            return Err(Failure {
+                reason: "its pictures cannot be decoded".to_owned(),
+                // A file stays as it is; a camera may be set right.
+                permanent: self.session.timeline.pace != Pace::Live,
+            });
         }
         for picture in pictures {
             self.errors = 0;

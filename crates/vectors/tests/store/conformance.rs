@@ -1,6 +1,10 @@
 //! The suite on each store.
 
 use anyhow::{Context, Result};
+use qdrant_client::qdrant::{
+    CreateCollectionBuilder, Distance, PointStruct, UpsertPointsBuilder, VectorParamsBuilder,
+};
+use qdrant_client::{Payload, Qdrant};
 use sightline_vectors::{EdgeStore, QdrantConfig, QdrantStore, VectorError, VectorStore};
 use uuid::Uuid;
 
@@ -43,6 +47,27 @@ async fn a_qdrant_server_conforms() -> Result<()> {
         QdrantStore::delete(config).await?;
         result?;
     }
+    foreign_collection_is_refused(&url).await?;
+    eprintln!("ran on the Qdrant server at {url}");
+    Ok(())
+}
+
+async fn foreign_collection_is_refused(url: &str) -> Result<()> {
+    let config = QdrantConfig {
+        url: url.to_owned(),
+        api_key: None,
+        collection: format!("sightline-test-{}", Uuid::new_v4().simple()),
+    };
+    let qdrant = Qdrant::from_url(url).skip_compatibility_check().build()?;
+    let vectors = VectorParamsBuilder::new(2, Distance::Dot);
+    let making = CreateCollectionBuilder::new(&config.collection).vectors_config(vectors);
+    qdrant.create_collection(making).await?;
+    let point = PointStruct::new(1, vec![0.0, 1.0], Payload::new());
+    let storing = UpsertPointsBuilder::new(&config.collection, vec![point]).wait(true);
+    qdrant.upsert_points(storing).await?;
+    let refused = QdrantStore::connect(config.clone(), model()).await;
+    qdrant.delete_collection(&config.collection).await?;
+    assert!(matches!(refused, Err(VectorError::Foreign { .. })));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -238,6 +239,8 @@ fn spawn(
         .arg(program)
         .arg("-c")
         .arg(&files.config)
+        // Ctrl-C in a terminal is for this process, which needs its server until it has drained.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log_file);

@@ -16,6 +16,8 @@ use crate::wire;
 
 /// Reports that were read and not yet handled. When they are, the pipe fills, and with it the source is held back.
 const READ_AHEAD: usize = 2;
+/// Variables of the worker that may hold secrets: a child reads what strangers send.
+const SECRETS: [&str; 2] = ["SIGHTLINE_API_KEY", "SIGHTLINE_NATS_URL"];
 
 /// A running child. Dropping it kills it.
 pub(crate) struct ChildProcess {
@@ -28,12 +30,18 @@ impl ChildProcess {
     /// Starts a child that opens `open`.
     pub(crate) async fn start(program: &[OsString], open: OpenSource) -> io::Result<Self> {
         let (program, arguments) = program.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        for secret in SECRETS {
+            command.env_remove(secret);
+        }
+        let mut child = command
             .args(arguments)
             // Many threads allocate little each: one heap for each would cost more than all they hold.
             .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // Ctrl-C in a terminal is for the worker, which ends its children itself.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
         let stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;

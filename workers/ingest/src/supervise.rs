@@ -17,6 +17,8 @@ use crate::{Shared, backoff, publish};
 
 /// After this long with good media a source counts as sound, and the next failure as its first.
 const SOUND: Duration = Duration::from_secs(60);
+/// A file that fails so often in a row at the same place is given up: trying again does not mend a file.
+const FILE_TRIES: u32 = 5;
 
 /// What is read.
 pub(crate) struct Source {
@@ -46,6 +48,8 @@ pub(crate) struct Supervisor<'a> {
     wanted: Wanted,
     /// Failures in a row.
     failures: u32,
+    /// Stream time of the last media at the last failure.
+    failed_at_us: i64,
     /// Since when media arrives.
     active_since: Option<Instant>,
     /// Stream time of the last media before an outage.
@@ -71,6 +75,7 @@ impl<'a> Supervisor<'a> {
             state,
             wanted: Wanted::default(),
             failures: 0,
+            failed_at_us: 0,
             active_since: None,
         }
     }
@@ -84,7 +89,13 @@ impl<'a> Supervisor<'a> {
                 .active_since
                 .take()
                 .is_some_and(|since| since.elapsed() >= SOUND);
-            self.failures = if sound { 1 } else { self.failures + 1 };
+            let got_on = self.source.is_file && self.last_media_us > self.failed_at_us;
+            self.failures = if sound || got_on {
+                1
+            } else {
+                self.failures + 1
+            };
+            self.failed_at_us = self.last_media_us;
             let (reason, at_once) = match end {
                 ChildEnd::Ended => return Ok((State::Ended, String::new())),
                 ChildEnd::Failed(failed) if failed.permanent => {
@@ -94,6 +105,10 @@ impl<'a> Supervisor<'a> {
                 ChildEnd::Died(reason) => (reason, self.failures == 1),
             };
             self.shared.metrics.child_failures.inc();
+            if self.source.is_file && self.failures >= FILE_TRIES {
+                let detail = format!("given up after {FILE_TRIES} tries: {reason}");
+                return Ok((State::Failed, detail));
+            }
             tracing::warn!(
                 rtstream = self.id,
                 reason,
@@ -113,7 +128,7 @@ impl<'a> Supervisor<'a> {
     async fn child(&mut self) -> Result<ChildEnd, RecordError> {
         let mut changes = self.shared.catalog.changes();
         changes.mark_unchanged();
-        self.wanted = Wanted::of(&self.shared.catalog, self.id);
+        self.want(Wanted::of(&self.shared.catalog, self.id));
         let started = ChildProcess::start(&self.shared.config.child, self.open()).await;
         let mut child = match started {
             Ok(child) => child,
@@ -163,12 +178,29 @@ impl<'a> Supervisor<'a> {
                 Ok(()) = changes.changed() => {
                     let wanted = Wanted::of(&self.shared.catalog, self.id);
                     if wanted != self.wanted {
-                        self.wanted = wanted;
+                        self.want(wanted);
                         // A child that does not listen is gone, which its reports tell.
                         let _ = child.take(self.wanted.take_from(&self.state.run)).await;
                     }
                 }
             }
+        }
+    }
+
+    /// Changes what is wanted. What is new begins with the next whole window: for what has gone by, a file would have to be
+    /// read again, and everything else would wait.
+    fn want(&mut self, wanted: Wanted) {
+        self.wanted = wanted;
+        let position_us = (self.last_media_us - self.state.run.epoch_us).max(0);
+        let next_window = &mut self.state.run.next_window;
+        next_window.retain(|key, _| self.wanted.samplings.contains_key(key));
+        for (key, (sampling, _)) in &self.wanted.samplings {
+            let first = || {
+                position_us
+                    .unsigned_abs()
+                    .div_ceil(sampling.window_us.max(1).unsigned_abs())
+            };
+            next_window.entry(key.clone()).or_insert_with(first);
         }
     }
 

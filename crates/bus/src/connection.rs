@@ -109,19 +109,6 @@ impl Bus {
         }
     }
 
-    /// Takes back what `request_run` asked for, if no worker holds it yet.
-    ///
-    /// # Errors
-    /// When the bus does not answer.
-    pub async fn cancel_run(&self, rtstream: &str) -> Result<(), BusError> {
-        let stream = self.stream(StreamName::Runs).await?;
-        let purged = stream.purge().filter(format!("run.{rtstream}")).await;
-        purged.map(drop).map_err(|source| BusError::Stream {
-            stream: StreamName::Runs.as_str(),
-            source: source.into(),
-        })
-    }
-
     /// How many messages the stream holds for a subject: those waiting and those being worked on.
     ///
     /// # Errors

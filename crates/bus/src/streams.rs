@@ -110,9 +110,11 @@ impl StreamName {
                 max_age: 14 * DAY,
                 ..base
             },
+            // Letters hold whole messages: without a limit in bytes, one bad consumer could fill the disk with them.
             StreamName::Dlq => Config {
                 subjects: subjects("dlq.*"),
                 max_messages_per_subject: 10_000,
+                max_bytes: 256 << 20,
                 max_age: 14 * DAY,
                 ..base
             },

@@ -1,7 +1,9 @@
 //! The admin port: `/metrics` for Prometheus, `/livez` and `/readyz` for probes.
 
 use std::collections::BTreeMap;
+use std::future::IntoFuture;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -35,7 +37,10 @@ impl Readiness {
     }
 }
 
-/// Serves the admin port until shutdown.
+/// How long requests under way may take to finish at shutdown.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Serves the admin port until shutdown; whoever takes longer than 2 s then is cut off.
 ///
 /// # Errors
 /// When the listener fails.
@@ -49,9 +54,14 @@ pub async fn serve(
         .route("/metrics", get(move || async move { scrape(&metrics) }))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(move || async move { probe(&readiness) }));
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move { shutdown.cancelled().await })
-        .await
+    let draining = shutdown.clone();
+    let serving = axum::serve(listener, router)
+        .with_graceful_shutdown(async move { draining.cancelled().await })
+        .into_future();
+    tokio::select! {
+        served = serving => served,
+        () = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+    }
 }
 
 fn scrape(metrics: &Metrics) -> ([(header::HeaderName, &'static str); 1], String) {

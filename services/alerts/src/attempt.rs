@@ -1,9 +1,9 @@
 //! What an answer, or its absence, means for a delivery.
 
-use std::error::Error;
 use std::time::Duration;
 
 use sightline_egress::{EgressError, Response};
+use sightline_service::chain;
 
 /// How one attempt ended and what follows from it.
 #[derive(Debug, PartialEq, Eq)]
@@ -81,18 +81,6 @@ impl Outcome {
 
 fn http_status(status: u16) -> String {
     format!("HTTP status {status}")
-}
-
-/// An error and what is behind it, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -24,13 +24,12 @@ use sightline_proto::internal::{
 };
 use sightline_proto::time::micros;
 use sightline_proto::v1::{Alert, Event};
-use sightline_service::{Shutdown, failpoint};
+use sightline_service::{Shutdown, chain, failpoint};
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::Shared;
-use crate::attempt::chain;
 use crate::firing::Firing;
 use crate::policy::{self, Decision, Rule};
 use crate::watchlist::{Watched, Watchlist};

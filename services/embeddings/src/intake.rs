@@ -13,12 +13,12 @@ use sightline_bus::{
     work_in_order,
 };
 use sightline_proto::internal::Observation;
-use sightline_service::{Shutdown, failpoint};
+use sightline_service::{Shutdown, chain, failpoint};
 use sightline_vectors::{Point, VectorError};
 use tokio::time::Instant;
 
 use crate::point::point;
-use crate::{MODEL, STORE, Shared, chain};
+use crate::{MODEL, STORE, Shared};
 
 /// What the names of this service's consumers begin with.
 pub(crate) const DURABLE_PREFIX: &str = "embeddings-";

@@ -156,14 +156,3 @@ impl Shared {
         }
     }
 }
-
-/// An error with everything behind it, for logs.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
-}

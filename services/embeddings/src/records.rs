@@ -10,7 +10,7 @@ use sightline_proto::internal::{
     CountWindowsRequest, CountWindowsResponse, ListRecordsRequest, ListRecordsResponse, Record,
     RecordFilter, RecordKind, SearchRecordsRequest, SearchRecordsResponse,
 };
-use sightline_service::Shutdown;
+use sightline_service::{Shutdown, chain};
 use sightline_vectors::{ListQuery, Position, SearchQuery, VectorError};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
@@ -18,7 +18,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::{Shared, chain};
+use crate::Shared;
 
 /// Records of one answer at most.
 const MAX_LIMIT: u32 = 1000;

@@ -4,11 +4,9 @@ use std::fmt;
 
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
+pub use sightline_proto::client::ACCESS_TOKEN;
 use sightline_proto::reasons::{ApiError, Reason};
 use subtle::ConstantTimeEq;
-
-/// The metadata key that carries an API key, besides `authorization: Bearer KEY`.
-pub const ACCESS_TOKEN: &str = "x-access-token";
 
 /// The keys that may call, as hashes.
 #[derive(Clone, Default)]

@@ -1,6 +1,5 @@
 //! Handles one window: what is asked about it, the look at it, and what is published of it in which order.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use futures::future::try_join_all;
 use sightline_bus::{ObservationKind, Outgoing, Received, Refusal, Subject};
 use sightline_inference::InferenceError;
 use sightline_proto::internal::{FrameWindow, Observation, RunRecord, Sampling};
-use sightline_service::failpoint;
+use sightline_service::{chain, failpoint};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -200,15 +199,4 @@ fn refusal(error: InferenceError) -> Refusal {
 
 fn panicked(error: JoinError) -> Refusal {
     retry(format!("the model failed: {error}"))
-}
-
-/// The error and what caused it.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -6,7 +6,7 @@ use sightline_bus::Lease;
 use sightline_catalog::source;
 use sightline_proto::internal::RtStreamRecord;
 use sightline_proto::v1::rt_stream::{Playback, State};
-use sightline_service::Shutdown;
+use sightline_service::{Shutdown, chain};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::record::{RecordError, RunState};
@@ -153,16 +153,4 @@ async fn unwanted(shared: &Shared, id: &str, start_count: u64) {
             return std::future::pending().await;
         }
     }
-}
-
-/// An error with all its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

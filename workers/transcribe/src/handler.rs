@@ -1,6 +1,5 @@
 //! Handles one utterance.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use sightline_bus::{ObservationKind, Outgoing, Received, Refusal, Subject};
 use sightline_inference::whisper::SAMPLE_RATE;
 use sightline_inference::{InferenceError, SpokenSegment};
 use sightline_proto::internal::{AudioChunk, RunRecord};
+use sightline_service::chain;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -146,15 +146,4 @@ fn refusal(error: InferenceError) -> Refusal {
 
 fn panicked(error: JoinError) -> Refusal {
     retry(format!("the model failed: {error}"))
-}
-
-/// The error and what caused it.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -15,7 +15,6 @@ mod streams;
 mod violations;
 pub(crate) mod watch;
 
-use std::error::Error;
 use std::sync::Arc;
 
 use prost::Message;
@@ -27,7 +26,7 @@ use sightline_proto::ids::{self, Kind};
 use sightline_proto::internal::{CollectionRecord, RequestRecord};
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_service::clock::Clock;
-use sightline_service::{Shutdown, failpoint};
+use sightline_service::{Shutdown, chain, failpoint};
 use uuid::Uuid;
 
 pub(crate) use self::records::Records;
@@ -201,16 +200,4 @@ fn bus_failed(error: BusError) -> ApiError {
         Reason::Unavailable,
         "the bus does not answer; try again shortly",
     )
-}
-
-/// An error with all its causes on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

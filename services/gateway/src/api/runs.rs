@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use sightline_proto::internal::{RtStreamRecord, RunRecord};
-use sightline_service::Shutdown;
+use sightline_service::{Shutdown, chain};
 
+use super::Core;
 use super::streams::run_of;
-use super::{Core, chain};
 
 /// Shortest time between two looks.
 const PAUSE: Duration = Duration::from_secs(1);

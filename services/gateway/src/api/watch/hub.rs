@@ -10,13 +10,12 @@ use std::time::Duration;
 use futures::StreamExt;
 use sightline_bus::{Bus, BusError, Start, StreamName};
 use sightline_proto::internal::Observation;
-use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
+use sightline_service::{Shutdown, chain};
 use tokio::sync::mpsc;
 
 use super::OBSERVATIONS;
 use super::filter::{Filter, Happening};
-use crate::api::chain;
 use crate::metrics::GatewayMetrics;
 
 /// Messages that wait for one watcher at most.

@@ -16,13 +16,13 @@ use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::v1::watch_request::Kind;
 use sightline_proto::v1::watch_response::Message;
 use sightline_proto::v1::{Lagged, Ready, WatchRequest, WatchResponse};
-use sightline_service::Shutdown;
+use sightline_service::{Shutdown, chain};
 
 use self::filter::{Filter, Happening};
 pub(crate) use self::hub::Hub;
 use self::hub::{Subscription, Taken};
 use super::violations::{Violations, refused};
-use super::{Core, bus_failed, chain};
+use super::{Core, bus_failed};
 use crate::metrics::WatcherGuard;
 
 /// Every observation.

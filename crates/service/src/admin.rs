@@ -78,3 +78,61 @@ fn probe(readiness: &Readiness) -> (StatusCode, String) {
         (StatusCode::SERVICE_UNAVAILABLE, text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use prometheus_client::metrics::counter::Counter;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        answer
+    }
+
+    #[tokio::test]
+    async fn probes_and_metrics_are_answered_and_nobody_holds_up_the_end() {
+        let (metrics, readiness, shutdown) =
+            (Metrics::default(), Readiness::default(), Shutdown::new());
+        metrics.register("sightline_things", "Things.", Counter::<u64>::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let serving = serve(listener, metrics, readiness.clone(), shutdown.clone());
+        let serving = tokio::spawn(serving);
+
+        readiness.set("bus", true);
+        readiness.set("model", false);
+        for (path, status, part) in [
+            ("/livez", "200", "alive"),
+            ("/readyz", "503", "not ready: model"),
+            ("/metrics", "200", "sightline_things_total 0"),
+            ("/", "404", ""),
+        ] {
+            let answer = get(address, path).await;
+            let head = answer.lines().next().unwrap_or_default();
+            assert!(
+                head.contains(status) && answer.contains(part),
+                "{path}: {answer}"
+            );
+        }
+        readiness.set("model", true);
+        assert!(get(address, "/readyz").await.contains("200 OK"));
+
+        // A client in the middle of its request.
+        let mut slow = TcpStream::connect(address).await.expect("connects");
+        slow.write_all(b"GET /liv").await.expect("sent");
+        shutdown.cancel();
+        let ended = timeout(Duration::from_secs(30), serving).await;
+        let ended = ended.expect("it ends all the same");
+        ended.expect("no panic").expect("no error");
+    }
+}

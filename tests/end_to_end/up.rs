@@ -11,7 +11,7 @@ use sightline_testkit::oracle::{Ledger, no_surprises};
 use sightline_testkit::platform::{alert, clip_url, connect, index, start, state};
 use sightline_testkit::process::Process;
 use sightline_testkit::receiver::Receiver;
-use sightline_testkit::soon;
+use sightline_testkit::{soon, until};
 
 use crate::ground;
 use crate::truth::{Line, Truth};
@@ -103,6 +103,33 @@ async fn a_clip_is_described_searched_alerted_and_still_there_after_a_restart() 
     no_surprises(&up, &[])?;
     assert_eq!(receiver.webhooks(1).await?.len(), webhooks.len());
     Ok(())
+}
+
+#[tokio::test]
+async fn stopped_in_mid_run_it_goes_on_where_it_was() -> Result<()> {
+    let ground = ground().await?;
+    let (mut up, mut client) = ground.up(&[]).await?;
+    let stream = connect(&mut client, &clip_url()?, Playback::Fast).await?;
+    let activity = index(&mut client, &stream.id, "Describe the scene").await?;
+    start(&mut client, &stream.id).await?;
+    until("some windows", async || {
+        let ledger = Ledger::read(&ground.bus, &stream.id).await?;
+        Ok((ledger.windows(&activity.id).len() >= 4).then_some(()))
+    })
+    .await?;
+    ensure!(up.terminate().await?.success(), "{:#?}", up.log());
+    no_surprises(&up, &[])?;
+
+    let (mut up, mut client) = ground.up(&[]).await?;
+    state(&mut client, &stream.id, State::Ended).await?;
+    ground.drained().await?;
+    let ledger = Ledger::read(&ground.bus, &stream.id).await?;
+    assert_eq!(ledger.windows(&activity.id), (0..18).collect::<Vec<u64>>());
+    ledger
+        .compare(&mut client, &stream.id, &[&activity.id])
+        .await?;
+    ensure!(up.terminate().await?.success(), "{:#?}", up.log());
+    no_surprises(&up, &[])
 }
 
 #[tokio::test]

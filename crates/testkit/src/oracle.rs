@@ -133,12 +133,6 @@ impl Ledger {
                     "verdict {} {} {}",
                     verdict.index_id, verdict.event_id, verdict.window
                 ),
-                // Words that are heard twice overlap; where an utterance starts may differ by a sample.
-                Body::Transcript(words) => format!(
-                    "transcript {} {}",
-                    words.text,
-                    observation.start_us / 500_000
-                ),
                 _ => continue,
             };
             let key = format!("{} {what}", observation.epoch_us);
@@ -146,6 +140,27 @@ impl Ledger {
                 bail!(
                     "{what} was observed twice, as {other} and {}",
                     observation.id
+                );
+            }
+        }
+        self.refuse_words_heard_twice()
+    }
+
+    /// Words that are heard twice overlap: where an utterance starts may differ by a sample.
+    fn refuse_words_heard_twice(&self) -> Result<()> {
+        let heard = self.bodies().filter_map(|(observation, body)| match body {
+            Body::Transcript(words) => Some((observation, &words.text)),
+            _ => None,
+        });
+        let heard: Vec<_> = heard.collect();
+        for (number, (one, text)) in heard.iter().enumerate() {
+            for (other, same) in &heard[number + 1..] {
+                let overlap = one.start_us < other.end_us && other.start_us < one.end_us;
+                ensure!(
+                    text != same || !overlap || one.epoch_us != other.epoch_us,
+                    "{text:?} was heard twice, as {} and {}",
+                    one.id,
+                    other.id
                 );
             }
         }

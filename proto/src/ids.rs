@@ -23,6 +23,8 @@ pub enum Kind {
     Alert,
     /// `c-…`
     Collection,
+    /// `exp-…`
+    Export,
 }
 
 impl Kind {
@@ -34,6 +36,7 @@ impl Kind {
             Kind::Event => "evt-",
             Kind::Alert => "alr-",
             Kind::Collection => "c-",
+            Kind::Export => "exp-",
         }
     }
 }
@@ -96,6 +99,18 @@ pub fn firing_id(alert: &str, epoch_us: i64, start_us: i64) -> String {
         &epoch_us.to_string(),
         &start_us.to_string(),
     ])
+}
+
+/// The id of the export of a stretch of a stream under a name.
+pub fn export_id(rtstream: &str, start_us: i64, end_us: i64, name: &str) -> String {
+    let derived = derive(&[
+        "export",
+        rtstream,
+        &start_us.to_string(),
+        &end_us.to_string(),
+        name,
+    ]);
+    format!("{}{derived}", Kind::Export.prefix())
 }
 
 /// The id of a webhook receiver: alerts that post to one URL share one endpoint.

@@ -23,19 +23,22 @@ pub enum StreamName {
     Deliveries,
     /// Attempts to deliver.
     Attempts,
+    /// Exports that are to be written.
+    Exports,
     /// What was given up, for people.
     Dlq,
 }
 
 impl StreamName {
     /// Every stream.
-    pub const ALL: [StreamName; 7] = [
+    pub const ALL: [StreamName; 8] = [
         StreamName::Runs,
         StreamName::Frames,
         StreamName::Audio,
         StreamName::Observations,
         StreamName::Deliveries,
         StreamName::Attempts,
+        StreamName::Exports,
         StreamName::Dlq,
     ];
 
@@ -48,6 +51,7 @@ impl StreamName {
             StreamName::Observations => "OBSERVATIONS",
             StreamName::Deliveries => "DELIVERIES",
             StreamName::Attempts => "ATTEMPTS",
+            StreamName::Exports => "EXPORTS",
             StreamName::Dlq => "DLQ",
         }
     }
@@ -108,6 +112,15 @@ impl StreamName {
                 subjects: subjects("attempt.*"),
                 max_messages_per_subject: 10_000,
                 max_age: 14 * DAY,
+                ..base
+            },
+            // When it is full, exports are refused until some are done.
+            StreamName::Exports => Config {
+                subjects: subjects("export.*"),
+                retention: RetentionPolicy::WorkQueue,
+                max_messages: 1000,
+                discard: DiscardPolicy::New,
+                max_age: DAY,
                 ..base
             },
             // Letters hold whole messages: without a limit in bytes, one bad consumer could fill the disk with them.

@@ -45,6 +45,11 @@ pub enum Subject {
         /// See `sightline_proto::ids::endpoint_id`.
         endpoint: String,
     },
+    /// `export.<rtstream>`: exports that are to be written.
+    Export {
+        /// The stream.
+        rtstream: String,
+    },
     /// `dlq.<consumer>`: what that consumer gave up.
     DeadLetter {
         /// The durable consumer.
@@ -100,6 +105,7 @@ impl fmt::Display for Subject {
             } => write!(f, "obs.{partition}.{}.{rtstream}", kind.as_str()),
             Subject::Deliver { endpoint } => write!(f, "deliver.{endpoint}"),
             Subject::Attempt { endpoint } => write!(f, "attempt.{endpoint}"),
+            Subject::Export { rtstream } => write!(f, "export.{rtstream}"),
             Subject::DeadLetter { consumer } => write!(f, "dlq.{consumer}"),
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::{DecodeError, Message};
 use sightline_proto::internal::{
-    AlertRecord, CollectionRecord, EvaluationRecord, EventRecord, IndexRecord, RequestRecord,
-    RtStreamRecord, RunRecord,
+    AlertRecord, CollectionRecord, EvaluationRecord, EventRecord, ExportRecord, IndexRecord,
+    RequestRecord, RtStreamRecord, RunRecord, UpkeepRecord,
 };
 
 use crate::error::CatalogError;
@@ -45,6 +45,8 @@ kinds! {
     "collection" => CollectionRecord,
     "evaluation" => EvaluationRecord,
     "request" => RequestRecord,
+    "export" => ExportRecord,
+    "upkeep" => UpkeepRecord,
 }
 
 /// The key of a record.

@@ -1,0 +1,19 @@
+//! Recordings: segments in an object store, found by their names, played by signed links.
+//!
+//! A segment is an object `recordings/<rtstream>/<hour>/<start_us>-<duration_us>.ts`: its name says all that has to be known about
+//! it. An hour in which nothing is written any more gets an `index` object, so that a week is read in 168 small reads and no
+//! directory is walked for it.
+
+mod error;
+mod library;
+pub mod links;
+mod names;
+pub mod playlist;
+mod retention;
+mod store;
+
+pub use error::StoreError;
+pub use library::Library;
+pub use names::{Segment, slug_part};
+pub use retention::{Kept, Retention, enforce};
+pub use store::{ObjectBody, Store};

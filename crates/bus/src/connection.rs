@@ -298,6 +298,7 @@ pub(crate) fn stream_of(subject: &Subject) -> StreamName {
         Subject::Observation { .. } => StreamName::Observations,
         Subject::Deliver { .. } => StreamName::Deliveries,
         Subject::Attempt { .. } => StreamName::Attempts,
+        Subject::Export { .. } => StreamName::Exports,
         Subject::DeadLetter { .. } => StreamName::Dlq,
     }
 }

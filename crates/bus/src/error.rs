@@ -52,6 +52,14 @@ pub enum BusError {
         /// Why.
         source: Cause,
     },
+    /// A question found no answer.
+    #[error("nobody answered {subject}")]
+    Unanswered {
+        /// Where it was asked.
+        subject: &'static str,
+        /// Why.
+        source: Cause,
+    },
     /// The embedded server could not be started.
     #[error("nats-server could not be started: {reason}")]
     Server {

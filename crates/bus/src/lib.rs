@@ -4,6 +4,7 @@
 //! its ids, wait until the bus has it, and only then acknowledge. A crash in between repeats work, and the ids make the
 //! repetition harmless.
 
+mod ask;
 mod backlog;
 mod connection;
 mod consumers;
@@ -16,6 +17,7 @@ mod streams;
 mod subjects;
 mod work;
 
+pub use ask::Ask;
 pub use connection::{Bus, BusConfig};
 pub use error::BusError;
 pub use in_order::{BatchHandler, work_in_order};

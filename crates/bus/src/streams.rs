@@ -114,12 +114,13 @@ impl StreamName {
                 max_age: 14 * DAY,
                 ..base
             },
-            // When it is full, exports are refused until some are done.
+            // A stream with more exports waiting is refused another one.
             StreamName::Exports => Config {
                 subjects: subjects("export.*"),
                 retention: RetentionPolicy::WorkQueue,
-                max_messages: 1000,
+                max_messages_per_subject: 100,
                 discard: DiscardPolicy::New,
+                discard_new_per_subject: true,
                 max_age: DAY,
                 ..base
             },

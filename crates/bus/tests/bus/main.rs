@@ -1,5 +1,6 @@
 //! The bus's promises on a real nats-server.
 
+mod ask;
 mod embedded;
 mod harness;
 mod in_order;

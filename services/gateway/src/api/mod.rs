@@ -167,6 +167,7 @@ fn noun(kind: Kind) -> &'static str {
         Kind::Event => "event",
         Kind::Alert => "alert",
         Kind::Collection => "collection",
+        Kind::Export => "export",
     }
 }
 

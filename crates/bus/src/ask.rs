@@ -1,0 +1,167 @@
+//! Questions that any one of several workers answers at once (NATS request and reply): nothing is kept of them, and who asks
+//! asks again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::client::Request;
+use async_nats::{HeaderMap, Message as Raw};
+use futures::StreamExt;
+use prost::Message;
+use sightline_service::Shutdown;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::connection::{Bus, DEADLINE};
+use crate::error::BusError;
+
+/// Questions that wait for a free place; more are dropped, and their askers' deadlines tell them.
+const WAITING: usize = 64;
+/// How long the asker waits, in milliseconds: nobody works for one who has gone.
+const PATIENCE: &str = "Sightline-Patience-Ms";
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// A picture of a moment of a recording, of an ingest worker.
+    Thumbnail,
+}
+
+impl Ask {
+    /// Where it is asked; the workers' queue group has the same name.
+    fn subject(self) -> &'static str {
+        match self {
+            Ask::Thumbnail => "ask.thumbnail",
+        }
+    }
+}
+
+impl Bus {
+    /// Asks, and returns the answer of whichever worker got the question.
+    ///
+    /// # Errors
+    /// At once when no worker is there; when none answers before `deadline`, or with something that can't be decoded.
+    pub async fn ask<A: Message + Default>(
+        &self,
+        ask: Ask,
+        question: &impl Message,
+        deadline: Duration,
+    ) -> Result<A, BusError> {
+        let subject = ask.subject();
+        let unanswered = |source: crate::error::Cause| BusError::Unanswered { subject, source };
+        let mut headers = HeaderMap::new();
+        headers.insert(PATIENCE, deadline.as_millis().to_string());
+        let request = Request::new()
+            .payload(question.encode_to_vec().into())
+            .headers(headers)
+            .timeout(None);
+        // The library bounds the wait for the answer, but not the one for room to send in.
+        let asked = timeout(
+            deadline,
+            self.context.client().send_request(subject, request),
+        );
+        let answer = match asked.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(source)) => return Err(unanswered(source.into())),
+            Err(source) => return Err(unanswered(source.into())),
+        };
+        A::decode(answer.payload).map_err(|source| BusError::Message {
+            subject: subject.to_owned(),
+            action: "decoded",
+            source: source.into(),
+        })
+    }
+
+    /// Answers questions until shutdown, `concurrency` at a time; those being answered then are finished. What can't be decoded
+    /// is left unanswered, and so is what has waited for a place for longer than its asker.
+    ///
+    /// # Errors
+    /// When the bus does not take the subscription. Once it has, it is renewed with every connection.
+    pub async fn answer<Q, A, F, Fut>(
+        &self,
+        ask: Ask,
+        concurrency: usize,
+        shutdown: &Shutdown,
+        answer: F,
+    ) -> Result<(), BusError>
+    where
+        Q: Message + Default,
+        A: Message,
+        F: Fn(Q) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = A> + Send,
+    {
+        let subject = ask.subject();
+        let client = self.context.client();
+        let subscribing = client.queue_subscribe(subject, subject.to_owned());
+        let failed = |source: crate::error::Cause| BusError::Consumer {
+            consumer: subject.to_owned(),
+            source,
+        };
+        let mut questions = match timeout(DEADLINE, subscribing).await {
+            Ok(Ok(questions)) => questions,
+            Ok(Err(source)) => return Err(failed(source.into())),
+            Err(source) => return Err(failed(source.into())),
+        };
+        let places = Arc::new(Semaphore::new(concurrency.max(1)));
+        let answer = Arc::new(answer);
+        let mut waiting = VecDeque::with_capacity(WAITING);
+        let mut answering = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(question) = questions.next() => {
+                    if waiting.len() < WAITING {
+                        waiting.push_back((question, Instant::now()));
+                    }
+                }
+                Ok(place) = Arc::clone(&places).acquire_owned(), if !waiting.is_empty() => {
+                    let Some((question, since)) = waiting.pop_front() else { continue };
+                    if since.elapsed() >= patience(&question) {
+                        continue;
+                    }
+                    let (bus, answer) = (self.clone(), Arc::clone(&answer));
+                    answering.spawn(async move {
+                        bus.reply(subject, question, &*answer).await;
+                        drop(place);
+                    });
+                }
+                Some(_) = answering.join_next() => {}
+            }
+        }
+        // New questions go to the others.
+        let _ = timeout(DEADLINE, questions.unsubscribe()).await;
+        answering.join_all().await;
+        self.flush().await;
+        Ok(())
+    }
+
+    async fn reply<Q, A, F, Fut>(&self, subject: &str, question: Raw, answer: &F)
+    where
+        Q: Message + Default,
+        A: Message,
+        F: Fn(Q) -> Fut,
+        Fut: Future<Output = A>,
+    {
+        let Some(to) = question.reply else { return };
+        let question = match Q::decode(question.payload) {
+            Ok(question) => question,
+            Err(error) => {
+                tracing::warn!(%error, subject, "a question is not understood");
+                return;
+            }
+        };
+        let payload = answer(question).await.encode_to_vec().into();
+        let sent = timeout(DEADLINE, self.context.client().publish(to, payload)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::debug!(subject, "an answer is lost: whoever asked asks again");
+        }
+    }
+}
+
+fn patience(question: &Raw) -> Duration {
+    let told = question.headers.as_ref().and_then(|h| h.get(PATIENCE));
+    let told = told.and_then(|value| value.as_str().parse().ok());
+    told.map_or(Duration::MAX, Duration::from_millis)
+}

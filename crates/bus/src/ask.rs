@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::client::Request;
-use async_nats::{HeaderMap, Message as Raw};
+use async_nats::{HeaderMap, Message as Raw, Subscriber};
 use futures::StreamExt;
 use prost::Message;
 use sightline_service::Shutdown;
@@ -58,10 +58,8 @@ impl Bus {
             .headers(headers)
             .timeout(None);
         // The library bounds the wait for the answer, but not the one for room to send in.
-        let asked = timeout(
-            deadline,
-            self.context.client().send_request(subject, request),
-        );
+        let client = self.context.client();
+        let asked = timeout(deadline, client.send_request(subject, request));
         let answer = match asked.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(source)) => return Err(unanswered(source.into())),
@@ -93,17 +91,7 @@ impl Bus {
         Fut: Future<Output = A> + Send,
     {
         let subject = ask.subject();
-        let client = self.context.client();
-        let subscribing = client.queue_subscribe(subject, subject.to_owned());
-        let failed = |source: crate::error::Cause| BusError::Consumer {
-            consumer: subject.to_owned(),
-            source,
-        };
-        let mut questions = match timeout(DEADLINE, subscribing).await {
-            Ok(Ok(questions)) => questions,
-            Ok(Err(source)) => return Err(failed(source.into())),
-            Err(source) => return Err(failed(source.into())),
-        };
+        let mut questions = self.questions(subject).await?;
         let places = Arc::new(Semaphore::new(concurrency.max(1)));
         let answer = Arc::new(answer);
         let mut waiting = VecDeque::with_capacity(WAITING);
@@ -137,6 +125,20 @@ impl Bus {
         Ok(())
     }
 
+    async fn questions(&self, subject: &'static str) -> Result<Subscriber, BusError> {
+        let failed = |source: crate::error::Cause| BusError::Consumer {
+            consumer: subject.to_owned(),
+            source,
+        };
+        let client = self.context.client();
+        let subscribing = client.queue_subscribe(subject, subject.to_owned());
+        match timeout(DEADLINE, subscribing).await {
+            Ok(Ok(questions)) => Ok(questions),
+            Ok(Err(source)) => Err(failed(source.into())),
+            Err(source) => Err(failed(source.into())),
+        }
+    }
+
     async fn reply<Q, A, F, Fut>(&self, subject: &str, question: Raw, answer: &F)
     where
         Q: Message + Default,
@@ -153,7 +155,8 @@ impl Bus {
             }
         };
         let payload = answer(question).await.encode_to_vec().into();
-        let sent = timeout(DEADLINE, self.context.client().publish(to, payload)).await;
+        let client = self.context.client();
+        let sent = timeout(DEADLINE, client.publish(to, payload)).await;
         if !matches!(sent, Ok(Ok(()))) {
             tracing::debug!(subject, "an answer is lost: whoever asked asks again");
         }

@@ -1,6 +1,7 @@
 //! One role alone in its process, over a nats-server that others share.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -14,9 +15,13 @@ use crate::args::{
 };
 use crate::files::{self, DataDir, ModelFiles};
 use crate::platform::bind;
-use crate::roles::{self, Base, GatewayOptions};
+use crate::recordings;
+use crate::roles::{self, Base, GatewayOptions, IngestOptions};
 use crate::signals::shutdown_on_signal;
 use crate::{bus_config, up};
+
+/// Where the gateway listens unless it is told otherwise: in links that the alerts service makes.
+const GATEWAY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7700));
 
 /// The public API.
 ///
@@ -28,9 +33,11 @@ pub async fn gateway(args: GatewayArgs) -> Result<ExitCode> {
     let api_key = args.key.api_key.context(
         "a gateway alone has no key of its own to print: set SIGHTLINE_API_KEY to the key that clients send",
     )?;
-    let seal = seal_key(&args.data)?;
+    let (dir, seal) = shared_dir(&args.data)?;
+    let address = listener.local_addr()?;
+    let links = recordings::links(&args.links, address, &seal);
     let base = base("gateway", &args.role).await?;
-    announce("gateway", Some(listener.local_addr()?));
+    announce("gateway", Some(address));
     let options = GatewayOptions {
         listener,
         api_key: api_key.0,
@@ -38,6 +45,9 @@ pub async fn gateway(args: GatewayArgs) -> Result<ExitCode> {
         media_root: args.sources.media_root,
         egress: policy(args.egress),
         embeddings_url: args.embeddings_url,
+        library: recordings::library(&args.recordings, &dir)?,
+        retention: recordings::retention(&args.recordings),
+        links,
         seal,
     };
     done(roles::gateway(base, options).await)
@@ -63,9 +73,11 @@ pub async fn embeddings(args: EmbeddingsArgs) -> Result<ExitCode> {
 /// # Errors
 /// When it can't start; the error says what to do.
 pub async fn alerts(args: AlertsArgs) -> Result<ExitCode> {
+    let (_, seal) = shared_dir(&args.data)?;
+    let links = recordings::links(&args.links, GATEWAY, &seal);
     let base = base("alerts", &args.role).await?;
     announce("alerts", None);
-    done(roles::alerts(base, policy(args.egress)).await)
+    done(roles::alerts(base, policy(args.egress), links).await)
 }
 
 /// Reading, sampling and cutting.
@@ -73,10 +85,18 @@ pub async fn alerts(args: AlertsArgs) -> Result<ExitCode> {
 /// # Errors
 /// When it can't start; the error says what to do.
 pub async fn ingest(args: IngestArgs) -> Result<ExitCode> {
-    let seal = seal_key(&args.data)?;
+    let (dir, seal) = shared_dir(&args.data)?;
+    let options = IngestOptions {
+        capacity: args.capacity,
+        media_root: args.sources.media_root,
+        seal,
+        library: recordings::library(&args.recordings, &dir)?,
+        retention: recordings::retention(&args.recordings),
+        scratch: dir.join(format!("scratch-{}", std::process::id())),
+    };
     let base = base("ingest", &args.role).await?;
     announce("ingest", None);
-    done(roles::ingest(base, args.capacity, args.sources.media_root, seal).await)
+    done(roles::ingest(base, options).await)
 }
 
 /// Describing and judging.
@@ -129,10 +149,12 @@ fn announce(role: &str, address: Option<SocketAddr>) {
     }
 }
 
-fn seal_key(data: &DataArgs) -> Result<SealKey> {
+/// The data directory that roles on one machine share, with its key.
+fn shared_dir(data: &DataArgs) -> Result<(PathBuf, SealKey)> {
     let dir = files::data_dir(data)?;
     files::make_private(&dir)?;
-    Ok(SealKey::load_or_create(&dir.join("seal.key"))?)
+    let seal = SealKey::load_or_create(&dir.join("seal.key"))?;
+    Ok((dir, seal))
 }
 
 fn policy(args: EgressArgs) -> Policy {

@@ -104,6 +104,10 @@ pub struct UpArgs {
     #[command(flatten)]
     pub egress: EgressArgs,
     #[command(flatten)]
+    pub recordings: RecordingArgs,
+    #[command(flatten)]
+    pub links: LinkArgs,
+    #[command(flatten)]
     pub key: KeyArgs,
     #[command(flatten)]
     pub models: ModelArgs,
@@ -129,6 +133,10 @@ pub struct GatewayArgs {
     pub sources: SourceArgs,
     #[command(flatten)]
     pub egress: EgressArgs,
+    #[command(flatten)]
+    pub recordings: RecordingArgs,
+    #[command(flatten)]
+    pub links: LinkArgs,
     #[command(flatten)]
     pub key: KeyArgs,
 }
@@ -156,6 +164,10 @@ pub struct AlertsArgs {
     #[command(flatten)]
     pub role: RoleArgs,
     #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub links: LinkArgs,
+    #[command(flatten)]
     pub egress: EgressArgs,
 }
 
@@ -171,6 +183,8 @@ pub struct IngestArgs {
     pub data: DataArgs,
     #[command(flatten)]
     pub sources: SourceArgs,
+    #[command(flatten)]
+    pub recordings: RecordingArgs,
 }
 
 /// Options of `caption`.
@@ -210,7 +224,8 @@ pub struct RoleArgs {
 /// Where data is kept.
 #[derive(Debug, Args)]
 pub struct DataArgs {
-    /// Where everything is kept that has to survive; ~/.local/share/sightline if unset. Gateway and ingest share its seal.key.
+    /// Where everything is kept that has to survive; ~/.local/share/sightline if unset. Gateway, ingest and alerts share its
+    /// seal.key.
     #[arg(long, value_name = "DIR", env = "SIGHTLINE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 }
@@ -221,6 +236,32 @@ pub struct SourceArgs {
     /// The one directory that file sources may come from; without it there are none.
     #[arg(long, value_name = "DIR")]
     pub media_root: Option<PathBuf>,
+}
+
+/// Where recordings are kept, and for how long.
+#[derive(Debug, Args)]
+pub struct RecordingArgs {
+    /// The object store of recordings: file:///DIR, or s3://BUCKET/PREFIX with the AWS_ variables of the environment; the data
+    /// directory's recordings/ if unset. Gateway and ingest share it.
+    #[arg(long, value_name = "URL", env = "SIGHTLINE_RECORDINGS")]
+    pub recordings: Option<String>,
+    /// For how many days recordings are kept, unless a stream says otherwise; 0: for ever.
+    #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(..=3650))]
+    pub keep_days: u32,
+    /// How many gigabytes of each stream are kept, unless it says otherwise; 0: as many as there are.
+    #[arg(long, value_name = "GB", default_value_t = 0)]
+    pub keep_gb: u32,
+}
+
+/// Links that play recordings.
+#[derive(Debug, Args)]
+pub struct LinkArgs {
+    /// Where people reach the gateway, for links in answers and webhooks; where it listens if unset.
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<url::Url>,
+    /// For how many days a link works; 0: for as long as its recording is kept.
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(..=3650))]
+    pub link_days: u32,
 }
 
 /// Where webhooks may go.

@@ -5,6 +5,7 @@ mod args;
 mod demo;
 mod files;
 mod platform;
+mod recordings;
 mod roles;
 mod signals;
 mod up;

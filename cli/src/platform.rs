@@ -12,9 +12,11 @@ use sightline_service::{Shutdown, admin};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 
+use crate::args::{LinkArgs, RecordingArgs};
 use crate::bus_config;
 use crate::files::ModelFiles;
-use crate::roles::{self, Base, GatewayOptions};
+use crate::recordings;
+use crate::roles::{self, Base, GatewayOptions, IngestOptions};
 
 /// What the all-in-one is told.
 pub struct Options {
@@ -34,6 +36,10 @@ pub struct Options {
     pub api_key: String,
     /// Where the models are.
     pub models: ModelFiles,
+    /// Where recordings are kept.
+    pub recordings: RecordingArgs,
+    /// How links to them are made.
+    pub links: LinkArgs,
 }
 
 /// A running all-in-one.
@@ -62,7 +68,13 @@ impl Platform {
         let (nats, bus) = start_bus(&options, data).await?;
         let base = Base::connect(&bus, shutdown).await?;
         let seal = SealKey::load_or_create(&data.join("seal.key"))?;
+        let library = recordings::library(&options.recordings, data)?;
+        let retention = recordings::retention(&options.recordings);
+        let links = recordings::links(&options.links, address, &seal);
         let gateway = GatewayOptions {
+            library: library.clone(),
+            retention,
+            links: links.clone(),
             api_key: options.api_key,
             models: vec![options.models.vlm_name()?],
             media_root: options.media_root.clone(),
@@ -72,6 +84,14 @@ impl Platform {
             listener,
         };
         let admin_address = admin_listener.local_addr()?;
+        let ingest = IngestOptions {
+            capacity: roles::STREAMS,
+            media_root: options.media_root,
+            seal,
+            library,
+            retention,
+            scratch: data.join("scratch"),
+        };
         let vectors = data.join("vectors");
         let models = options.models;
         let mut roles = JoinSet::new();
@@ -92,14 +112,9 @@ impl Platform {
             )
         });
         let (b, egress) = (base.clone(), options.egress);
-        roles.spawn(async move { ("alerts", roles::alerts(b, egress).await) });
-        let (b, media_root) = (base.clone(), options.media_root);
-        roles.spawn(async move {
-            (
-                "ingest",
-                roles::ingest(b, roles::STREAMS, media_root, seal).await,
-            )
-        });
+        roles.spawn(async move { ("alerts", roles::alerts(b, egress, links).await) });
+        let b = base.clone();
+        roles.spawn(async move { ("ingest", roles::ingest(b, ingest).await) });
         let (b, m) = (base.clone(), models.clone());
         roles.spawn(async move { ("caption", roles::caption(b, &m).await) });
         let b = base.clone();

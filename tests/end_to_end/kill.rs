@@ -7,9 +7,10 @@ use sightline_testkit::oracle::Ledger;
 use sightline_testkit::platform::{Ground, start, state, transcript};
 use sightline_testkit::process::Process;
 use sightline_testkit::receiver::Receiver;
-use sightline_testkit::until;
+use sightline_testkit::{sample_clip, until};
 
 use crate::ground;
+use crate::playback::recorded_whole;
 use crate::roles::{Roles, prepared};
 use crate::truth::{Line, Truth};
 
@@ -91,6 +92,8 @@ async fn finished(
     told.sort();
     told.dedup();
     assert_eq!(told, ledger.firings());
+    recorded_whole(&mut roles.client, stream, &sample_clip()).await?;
+    assert_eq!(ledger.recording_gaps(), []);
     let epoch = state(&mut roles.client, stream, State::Ended)
         .await?
         .epoch
@@ -142,6 +145,11 @@ async fn the_alerts_service_is_killed_after_it_posted() -> Result<()> {
 #[tokio::test]
 async fn an_ingest_worker_is_killed_after_it_published() -> Result<()> {
     check("ingest", "ingest.after_publish=6").await
+}
+
+#[tokio::test]
+async fn an_ingest_worker_is_killed_before_a_segment_is_noted() -> Result<()> {
+    check("ingest", "ingest.after_segment=4").await
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 mod bad_input;
 mod demo;
 mod kill;
+mod playback;
+mod recording;
 mod roles;
 mod rtsp;
 mod truth;

@@ -4,7 +4,9 @@ use anyhow::{Context, Result, ensure};
 use sightline_proto::client::Client;
 use sightline_proto::v1::rt_stream::{Playback, State};
 use sightline_testkit::oracle::{Ledger, no_surprises};
-use sightline_testkit::platform::{Ground, KEY, alert, clip_url, connect, index, start, state};
+use sightline_testkit::platform::{
+    Ground, KEY, alert, clip_url, connect_recorded, index, start, state,
+};
 use sightline_testkit::process::Process;
 use sightline_testkit::receiver::Receiver;
 
@@ -66,9 +68,9 @@ impl Roles {
     }
 }
 
-/// A clip with an index and an alert on it, not started yet: stream and index.
+/// A clip with an index and an alert on it, recorded, not started yet: stream and index.
 pub async fn prepared(client: &mut Client, receiver: &Receiver) -> Result<(String, String)> {
-    let stream = connect(client, &clip_url()?, Playback::Fast).await?;
+    let stream = connect_recorded(client, &clip_url()?, Playback::Fast).await?;
     let index = index(
         client,
         &stream.id,

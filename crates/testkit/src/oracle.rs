@@ -68,6 +68,19 @@ impl Ledger {
         ids
     }
 
+    /// What of the recording was told as lost: from when to when, in order, in microseconds.
+    pub fn recording_gaps(&self) -> Vec<(i64, i64)> {
+        let gaps = self.bodies().filter_map(|(observation, body)| match body {
+            Body::Gap(gap) if gap.what == "recording" => {
+                Some((observation.start_us, observation.end_us))
+            }
+            _ => None,
+        });
+        let mut gaps: Vec<_> = gaps.collect();
+        gaps.sort_unstable();
+        gaps
+    }
+
     /// Compares with what the API lists: everything once, and nothing that the bus does not know.
     ///
     /// # Errors

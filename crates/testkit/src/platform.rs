@@ -99,7 +99,7 @@ impl Ground {
             self.dir.path().join("data").display().to_string(),
             media_root(),
         );
-        if ["gateway", "ingest", "embeddings"].contains(&role) {
+        if ["gateway", "ingest", "embeddings", "alerts"].contains(&role) {
             arguments.extend(["--data-dir", &data]);
         }
         if ["gateway", "ingest"].contains(&role) {
@@ -154,20 +154,41 @@ pub fn clip_url() -> Result<String> {
     ))
 }
 
-/// Connects a source without starting it.
+/// Connects a source without starting it; its speech is transcribed.
 ///
 /// # Errors
 /// When it is refused.
 pub async fn connect(client: &mut Client, url: &str, playback: Playback) -> Result<RtStream> {
+    let request = source(url, playback);
+    let answer = client.streams.connect_rt_stream(request).await?;
+    answer.into_inner().rtstream.context("a stream")
+}
+
+/// The same, and it is recorded.
+///
+/// # Errors
+/// When it is refused.
+pub async fn connect_recorded(
+    client: &mut Client,
+    url: &str,
+    playback: Playback,
+) -> Result<RtStream> {
     let request = v1::ConnectRtStreamRequest {
+        store: true,
+        ..source(url, playback)
+    };
+    let answer = client.streams.connect_rt_stream(request).await?;
+    answer.into_inner().rtstream.context("a stream")
+}
+
+fn source(url: &str, playback: Playback) -> v1::ConnectRtStreamRequest {
+    v1::ConnectRtStreamRequest {
         url: url.to_owned(),
         transcribe: true,
         playback: playback.into(),
         start_stopped: true,
         ..Default::default()
-    };
-    let answer = client.streams.connect_rt_stream(request).await?;
-    answer.into_inner().rtstream.context("a stream")
+    }
 }
 
 /// Describes a stream by a prompt, 2 frames of every 5 s.
@@ -226,6 +247,18 @@ pub async fn start(client: &mut Client, rtstream_id: &str) -> Result<()> {
     };
     client.streams.start_rt_stream(request).await?;
     Ok(())
+}
+
+/// Stops a stream, and waits until it is.
+///
+/// # Errors
+/// When it is refused, or the stream never stops.
+pub async fn stop(client: &mut Client, rtstream_id: &str) -> Result<RtStream> {
+    let request = v1::StopRtStreamRequest {
+        rtstream_id: rtstream_id.to_owned(),
+    };
+    client.streams.stop_rt_stream(request).await?;
+    state(client, rtstream_id, State::Stopped).await
 }
 
 /// Waits until a stream is in this state.

@@ -1,0 +1,398 @@
+//! Recording and playback: everything found can be watched, and what was lost is told.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Signal, kill_process};
+use sightline_proto::client::Client;
+use sightline_proto::time::micros;
+use sightline_proto::v1;
+use sightline_proto::v1::rt_stream::{Playback, RecordingState, State};
+use sightline_testkit::oracle::{Ledger, no_surprises};
+use sightline_testkit::platform::{
+    Ground, alert, clip_url, connect_recorded, index, scenes, start, state, stop, transcript,
+};
+use sightline_testkit::process::Process;
+use sightline_testkit::receiver::Receiver;
+use sightline_testkit::rtsp::RtspServer;
+use sightline_testkit::s3::S3Server;
+use sightline_testkit::{sample_clip, until};
+
+use crate::ground;
+use crate::playback::{get, links, pictures, probed, recorded, recorded_whole};
+
+/// What is said of a child that was killed, and of the camera being opened again.
+const KILLED: [&str; 2] = ["the source is opened again", "child"];
+
+#[tokio::test]
+async fn everything_found_can_be_watched() -> Result<()> {
+    let ground = ground().await?;
+    let receiver = Receiver::start().await?;
+    let (mut up, mut client) = ground.up(&[]).await?;
+    let stream = connect_recorded(&mut client, &clip_url()?, Playback::Fast).await?;
+    let activity = index(&mut client, &stream.id, "Describe activity").await?;
+    let prompt = "Detect when someone enters restricted area";
+    alert(&mut client, &activity.id, prompt, &receiver.url()).await?;
+    start(&mut client, &stream.id).await?;
+    let ended = state(&mut client, &stream.id, State::Ended).await?;
+    assert_eq!(ended.recording_state(), RecordingState::Stopped);
+    let webhooks = receiver.webhooks(1).await?;
+    ground.drained().await?;
+    recorded_whole(&mut client, &stream.id, &sample_clip()).await?;
+
+    let search = v1::SearchRequest {
+        query: "white car moving fast".to_owned(),
+        rtstream_id: stream.id.clone(),
+        ..Default::default()
+    };
+    let hits = client.indexes.search(search).await?.into_inner().hits;
+    let told = &webhooks[0].body;
+    let found = [
+        &scenes(&mut client, &activity.id).await?[3].stream_url,
+        &transcript(&mut client, &stream.id).await?[0].stream_url,
+        &hits[0].stream_url,
+        told["stream_url"]
+            .as_str()
+            .context("a webhook has a clip")?,
+    ]
+    .map(ToOwned::to_owned);
+    for stream_url in found {
+        let (from, to) = probed(&stream_url).await?;
+        ensure!(
+            to - from >= 4.0 && to - from <= 18.0,
+            "{stream_url} plays {from} to {to} s"
+        );
+    }
+    let player_url = told["player_url"]
+        .as_str()
+        .context("a webhook has a page")?;
+    assert_eq!(get(player_url).await?.0, 200);
+    a_page_a_picture_and_a_file(
+        &mut client,
+        &stream.id,
+        micros(&ended.epoch.context("an epoch")?),
+    )
+    .await?;
+    ensure!(up.terminate().await?.success(), "{:#?}", up.log());
+    no_surprises(&up, &[])
+}
+
+/// A page with a title of its own, the picture of a moment, and an MP4 file of it all.
+async fn a_page_a_picture_and_a_file(client: &mut Client, id: &str, epoch_us: i64) -> Result<()> {
+    let config = v1::PlayerConfig {
+        title: "The <b>white</b> car".to_owned(),
+        description: "Five seconds of it".to_owned(),
+        slug: "../white car".to_owned(),
+    };
+    let from_us = epoch_us + 20_000_000;
+    let links = links(client, id, from_us, Some(from_us + 5_000_000), Some(config)).await?;
+    ensure!(
+        links.player_url.contains("/watch?v=white-car-"),
+        "{links:?}"
+    );
+    let (status, page) = get(&links.player_url).await?;
+    let page = String::from_utf8(page)?;
+    ensure!(
+        status == 200 && page.contains("The &lt;b&gt;white&lt;/b&gt; car"),
+        "{page}"
+    );
+    let (status, picture) = get(&links.thumbnail_url).await?;
+    ensure!(
+        status == 200 && picture.starts_with(&[0xff, 0xd8]),
+        "{status}: {}",
+        String::from_utf8_lossy(&picture)
+    );
+
+    let request = v1::CreateExportRequest {
+        rtstream_id: id.to_owned(),
+        ..Default::default()
+    };
+    let export = client
+        .recordings
+        .create_export(request.clone())
+        .await?
+        .into_inner()
+        .export;
+    let again = client
+        .recordings
+        .create_export(request)
+        .await?
+        .into_inner()
+        .export;
+    let (export, again) = (export.context("an export")?, again.context("an export")?);
+    assert_eq!(export.id, again.id);
+    let done = until("the export to be done", async || {
+        let request = v1::GetExportRequest {
+            export_id: export.id.clone(),
+        };
+        let export = client
+            .recordings
+            .get_export(request)
+            .await?
+            .into_inner()
+            .export;
+        let export = export.context("an export")?;
+        ensure!(export.state() != v1::export::State::Failed, "{export:?}");
+        Ok((export.state() == v1::export::State::Done).then_some(export))
+    })
+    .await?;
+    let clip = sample_clip();
+    assert_eq!(
+        pictures(&done.download_url).await?,
+        pictures(clip.to_str().context("a name")?).await?
+    );
+    Ok(())
+}
+
+/// A camera that records, in an all-in-one.
+async fn recording_camera(
+    ground: &Ground,
+    further: &[&str],
+) -> Result<(RtspServer, Process, Client, String)> {
+    let camera = RtspServer::start(&sample_clip())?;
+    let (up, mut client) = ground.up(further).await?;
+    let stream = connect_recorded(&mut client, &camera.url(), Playback::RealTime).await?;
+    start(&mut client, &stream.id).await?;
+    Ok((camera, up, client, stream.id))
+}
+
+/// Waits until so many more segments are recorded.
+async fn more(client: &mut Client, id: &str, segments: i64) -> Result<()> {
+    let (_, before) = recorded(client, id).await?;
+    until("segments", async || {
+        let (_, now) = recorded(client, id).await?;
+        Ok((now >= before + segments).then_some(()))
+    })
+    .await
+}
+
+/// kill -9 of the ingest child, again and again: what is missing is what the kills explain, and everything else can be played.
+async fn killed(times: usize, apart: Duration) -> Result<()> {
+    let ground = ground().await?;
+    let (camera, mut up, mut client, id) = recording_camera(&ground, &[]).await?;
+    for _ in 0..times {
+        more(&mut client, &id, 1).await?;
+        tokio::time::sleep(apart).await;
+        for child in up
+            .children()?
+            .into_iter()
+            .filter(|pid| is_ingest_child(*pid))
+        {
+            kill_process(child, Signal::KILL)?;
+        }
+    }
+    more(&mut client, &id, 2).await?;
+    stop(&mut client, &id).await?;
+    let (stretches, segments) = recorded(&mut client, &id).await?;
+    let holes: Vec<_> = stretches
+        .windows(2)
+        .map(|two| (two[0].1, two[1].0))
+        .collect();
+    assert_eq!(holes.len(), times, "{stretches:?}");
+    let told = until("every gap to be told", async || {
+        let gaps = Ledger::read(&ground.bus, &id).await?.recording_gaps();
+        Ok((gaps.len() >= holes.len()).then_some(gaps))
+    })
+    .await?;
+    assert_eq!(told, holes);
+    let files = segment_files(&ground.dir().join("data/recordings"))?;
+    assert_eq!(files.len() as i64, segments);
+    for file in &files {
+        probed(file).await?;
+    }
+    let (start_us, end_us) = (stretches[0].0, stretches[times].1);
+    let links = links(&mut client, &id, start_us, Some(end_us), None).await?;
+    let (from, to) = probed(&links.stream_url).await?;
+    let played_us = ((to - from) * 1e6) as i64;
+    ensure!(
+        (played_us - (end_us - start_us)).abs() <= 100_000,
+        "{played_us} of {}",
+        end_us - start_us
+    );
+    drop(camera);
+    ensure!(up.terminate().await?.success(), "{:#?}", up.log());
+    no_surprises(&up, &KILLED)
+}
+
+#[tokio::test]
+async fn a_killed_child_leaves_only_the_gap_that_it_explains() -> Result<()> {
+    killed(3, Duration::ZERO).await
+}
+
+/// Not run by default (.config/nextest.toml): `make endurance`.
+#[tokio::test]
+async fn ten_minutes_with_a_kill_each_minute() -> Result<()> {
+    killed(10, Duration::from_secs(55)).await
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_stops_nothing_and_is_told() -> Result<()> {
+    let ground = ground().await?;
+    let dir = ground.dir().join("data/recordings");
+    let (camera, mut up, mut client, id) = recording_camera(&ground, &[]).await?;
+    let described = index(&mut client, &id, "Describe the scene").await?;
+    more(&mut client, &id, 2).await?;
+    let aside = ground.dir().join("aside");
+    std::fs::rename(&dir, &aside)?;
+    std::fs::write(&dir, "in the way")?;
+    let failing = recording_state(&mut client, &id, RecordingState::Failing).await?;
+    ensure!(
+        !failing.recording_detail.is_empty() && failing.state() == State::Active,
+        "{failing:?}"
+    );
+    let before = scenes(&mut client, &described.id).await?.len();
+    until("scenes while nothing can be stored", async || {
+        Ok((scenes(&mut client, &described.id).await?.len() >= before + 2).then_some(()))
+    })
+    .await?;
+    std::fs::remove_file(&dir)?;
+    std::fs::rename(&aside, &dir)?;
+    recording_state(&mut client, &id, RecordingState::Active).await?;
+    more(&mut client, &id, 1).await?;
+    stop(&mut client, &id).await?;
+    let (stretches, _) = recorded(&mut client, &id).await?;
+    let holes: Vec<_> = stretches
+        .windows(2)
+        .map(|two| (two[0].1, two[1].0))
+        .collect();
+    assert_eq!(
+        Ledger::read(&ground.bus, &id).await?.recording_gaps(),
+        holes
+    );
+    drop(camera);
+    ensure!(up.terminate().await?.success(), "{:#?}", up.log());
+    no_surprises(&up, &["store", "segment", "recording"])
+}
+
+#[tokio::test]
+async fn a_stream_is_watched_while_it_goes_on_and_has_an_end_when_it_is_stopped() -> Result<()> {
+    let ground = ground().await?;
+    let (camera, mut up, mut client, id) = recording_camera(&ground, &[]).await?;
+    more(&mut client, &id, 1).await?;
+    let (stretches, _) = recorded(&mut client, &id).await?;
+    let live = links(&mut client, &id, stretches[0].0, None, None).await?;
+    let (status, playlist) = get(&live.stream_url).await?;
+    let playlist = String::from_utf8(playlist)?;
+    ensure!(
+        status == 200
+            && playlist.contains("#EXT-X-PLAYLIST-TYPE:EVENT")
+            && !playlist.contains("#EXT-X-ENDLIST"),
+        "{playlist}"
+    );
+    more(&mut client, &id, 1).await?;
+    stop(&mut client, &id).await?;
+    let (stretches, _) = recorded(&mut client, &id).await?;
+    let (from, to) = probed(&live.stream_url).await?;
+    let (start_us, end_us) = stretches[0];
+    ensure!(
+        ((to - from) * 1e6 - (end_us - start_us) as f64).abs() <= 100_000.0,
+        "{from} to {to}"
+    );
+    let seen = pictures(&live.stream_url).await?;
+    let sent = pictures(sample_clip().to_str().context("a name")?).await?;
+    ensure!(
+        sent.windows(seen.len()).any(|some| some == seen),
+        "what is played is not what was sent"
+    );
+    drop(camera);
+    ensure!(up.terminate().await?.success(), "{:#?}", up.log());
+    no_surprises(&up, &[])
+}
+
+#[tokio::test]
+async fn recordings_are_kept_in_s3() -> Result<()> {
+    let ground = ground().await?;
+    let s3 = S3Server::start().await?;
+    let data = ground.dir().join("data").display().to_string();
+    let nats = ground.nats_url().to_owned();
+    let media = sightline_testkit::repository()
+        .join("tests/media")
+        .display()
+        .to_string();
+    let arguments = [
+        "up",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--nats-url",
+        &nats,
+        "--data-dir",
+        &data,
+        "--media-root",
+        &media,
+        "--recordings",
+        &s3.address(),
+    ];
+    let mut environment = s3.environment();
+    environment.push((
+        "SIGHTLINE_API_KEY".to_owned(),
+        sightline_testkit::platform::KEY.to_owned(),
+    ));
+    let environment: Vec<_> = environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let mut up = Process::start(&ground.binary, arguments, &environment)?;
+    let said: serde_json::Value = serde_json::from_str(&up.line().await?)?;
+    let listen = said["listen"]
+        .as_str()
+        .context("it says where it listens")?;
+    let mut client = Client::connect(
+        &format!("http://{listen}"),
+        sightline_testkit::platform::KEY,
+    )
+    .await?;
+    let stream = connect_recorded(&mut client, &clip_url()?, Playback::Fast).await?;
+    start(&mut client, &stream.id).await?;
+    state(&mut client, &stream.id, State::Ended).await?;
+    recorded_whole(&mut client, &stream.id, &sample_clip()).await?;
+    ensure!(
+        !ground.dir().join("data/recordings").exists(),
+        "nothing is kept on this machine"
+    );
+    ensure!(up.terminate().await?.success(), "{:#?}", up.log());
+    no_surprises(&up, &[])
+}
+
+async fn recording_state(
+    client: &mut Client,
+    id: &str,
+    wanted: RecordingState,
+) -> Result<v1::RtStream> {
+    let request = v1::GetRtStreamRequest {
+        rtstream_id: id.to_owned(),
+    };
+    until(&format!("recording to be {wanted:?}"), async || {
+        let stream = client
+            .streams
+            .get_rt_stream(request.clone())
+            .await?
+            .into_inner()
+            .rtstream;
+        let stream = stream.context("a stream")?;
+        Ok((stream.recording_state() == wanted).then_some(stream))
+    })
+    .await
+}
+
+fn is_ingest_child(pid: rustix::process::Pid) -> bool {
+    let command =
+        std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    String::from_utf8_lossy(&command).contains("ingest-child")
+}
+
+fn segment_files(dir: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(segment_files(&path)?);
+        } else if path.extension().is_some_and(|e| e == "ts") {
+            files.push(path.display().to_string());
+        }
+    }
+    Ok(files)
+}

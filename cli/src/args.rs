@@ -66,6 +66,9 @@ pub struct DemoArgs {
     /// Play as fast as every window can be described, instead of in real time.
     #[arg(long)]
     pub fast: bool,
+    /// Stay up at the end, so that what was found can be watched in a browser, and print the links.
+    #[arg(long)]
+    pub stay: bool,
     /// The clip to play; the sample clip if none is named.
     #[arg(long, value_name = "FILE")]
     pub clip: Option<PathBuf>,

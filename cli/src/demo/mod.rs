@@ -43,13 +43,31 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode> {
     let receiver = Receiver::start().await?;
     let api_key = files::new_key();
     let options = options(&args, &clip, api_key.clone());
-    let report = Report::new(args.json);
+    let mut report = Report::new(args.json, args.stay);
     report.starting(&clip, args.fast);
     let mut platform = Platform::start(options, data.path(), shutdown.clone()).await?;
     let base = platform.base.clone();
     let url = format!("http://{}", platform.address);
-    let playing = play(&url, &api_key, &clip, args.fast, receiver, report, &base);
+    let playing = async {
+        let told = play(
+            &url,
+            &api_key,
+            &clip,
+            args.fast,
+            receiver,
+            &mut report,
+            &base,
+        )
+        .await?;
+        if args.stay {
+            report.staying();
+            base.shutdown.cancelled().await;
+        }
+        anyhow::Ok(told)
+    };
     let played = tokio::select! {
+        // Told to stop while it stays up, the demo has done its part.
+        biased;
         played = playing => played,
         ended = platform.run() => {
             ended?;
@@ -69,7 +87,7 @@ async fn play(
     clip: &Path,
     fast: bool,
     mut receiver: Receiver,
-    mut report: Report,
+    report: &mut Report,
     base: &Base,
 ) -> Result<ExitCode> {
     let client = Client::connect(url, api_key).await?;

@@ -24,6 +24,8 @@ pub struct Webhook {
     pub confidence: f64,
     /// Why it fired.
     pub explanation: String,
+    /// A page that plays it.
+    pub player_url: Option<String>,
 }
 
 /// A running receiver on this machine.

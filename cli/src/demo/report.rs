@@ -19,6 +19,8 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 /// Shows what happens, and counts it.
 pub struct Report {
     json: bool,
+    /// Whether links are shown: they work for as long as the platform stays up.
+    stay: bool,
     scenes: usize,
     transcripts: usize,
 }
@@ -56,6 +58,8 @@ struct AlertLine {
     explanation: String,
     decision_to_2xx_ms: Option<f64>,
     last_frame_to_2xx_ms: Option<f64>,
+    stream_url: String,
+    player_url: String,
 }
 
 #[derive(Serialize)]
@@ -70,13 +74,16 @@ struct ResultLine {
     end: f64,
     text: String,
     score: f32,
+    stream_url: String,
+    player_url: String,
 }
 
 impl Report {
     /// A report for people on standard output, or, with `json`, on standard error.
-    pub fn new(json: bool) -> Self {
+    pub fn new(json: bool, stay: bool) -> Self {
         Self {
             json,
+            stay,
             scenes: 0,
             transcripts: 0,
         }
@@ -107,6 +114,7 @@ impl Report {
             "  ALERT       {} ({percent} %) by webhook: {}",
             webhook.label, webhook.explanation
         ));
+        self.link(webhook.player_url.as_deref().unwrap_or_default());
     }
 
     /// Shows a message; true if it says that the clip has ended.
@@ -183,6 +191,7 @@ impl Report {
                     span(hit.start, hit.end),
                     hit.text
                 ));
+                self.link(&hit.player_url);
             }
         }
         let missing = outcome.missing();
@@ -195,6 +204,18 @@ impl Report {
         }
         eprintln!("sightline: the clip gave no {}", missing.join(" and no "));
         Ok(ExitCode::FAILURE)
+    }
+
+    /// What was found stays to be watched.
+    pub fn staying(&self) {
+        self.line("Sightline stays up: the links play what was found. Stop it with Ctrl-C.");
+    }
+
+    /// Where something can be watched.
+    fn link(&self, player_url: &str) {
+        if self.stay && !player_url.is_empty() {
+            self.line(&format!("              watch it: {player_url}"));
+        }
     }
 
     /// A line for people.
@@ -268,6 +289,8 @@ async fn outcome(story: &mut Story) -> Result<Outcome> {
             explanation: firing.explanation,
             decision_to_2xx_ms: delivery.as_ref().map(|d| d.decision_to_2xx_ms),
             last_frame_to_2xx_ms: delivery.as_ref().map(|d| d.last_frame_to_2xx_ms),
+            stream_url: firing.stream_url,
+            player_url: firing.player_url,
         });
     }
     Ok(Outcome {
@@ -288,6 +311,8 @@ async fn searches(story: &mut Story) -> Result<Vec<SearchLines>> {
                 end: story.seconds(hit.end_time.as_ref()).await?,
                 text: hit.text,
                 score: hit.score,
+                stream_url: hit.stream_url,
+                player_url: hit.player_url,
             });
         }
         searches.push(SearchLines { query, results });

@@ -301,6 +301,7 @@ async fn connect(client: &mut Client, clip: &Path, fast: bool) -> Result<String>
         transcribe: true,
         playback: playback.into(),
         start_stopped: true,
+        store: true,
         ..Default::default()
     };
     let answer = client

@@ -1,6 +1,7 @@
 //! What tests of the whole platform are made of: real servers on free ports, the real binary as processes, and the oracle
 //! that compares what was acknowledged with what came out.
 
+pub mod browser;
 pub mod oracle;
 pub mod platform;
 pub mod process;

@@ -1,0 +1,103 @@
+// Opens a player page in a real Chromium and prints what it saw as one line of JSON.
+//
+//   node play.mjs CHROMIUM URL SEEK_SECONDS
+//
+// Times are milliseconds from the start of the navigation, as the page measures them.
+import { chromium } from 'playwright-core';
+
+const [executablePath, url, seek] = process.argv.slice(2);
+const DEADLINE_MS = 30000;
+
+const browser = await chromium.launch({
+  executablePath,
+  headless: true,
+  timeout: DEADLINE_MS,
+  args: [
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+  ],
+});
+
+try {
+  // A new context has a fresh profile.
+  const page = await (await browser.newContext()).newPage();
+  const errors = [];
+  page.on('console', (message) => message.type() === 'error' && errors.push(message.text()));
+  page.on('pageerror', (error) => errors.push(String(error)));
+  page.on('dialog', (dialog) => dialog.dismiss());
+  await page.addInitScript(() => {
+    window.seen = { playing: null, violations: [] };
+    document.addEventListener('securitypolicyviolation', (event) => {
+      window.seen.violations.push(`${event.effectiveDirective} ${event.blockedURI}`);
+    });
+    // A picture on the screen, not merely the wish to play.
+    const watch = (video) => video.requestVideoFrameCallback((now) => {
+      window.seen.playing ??= now;
+    });
+    new MutationObserver((_, observer) => {
+      const video = document.querySelector('video');
+      if (video) {
+        observer.disconnect();
+        watch(video);
+      }
+    }).observe(document, { childList: true, subtree: true });
+  });
+
+  const answer = await page.goto(url, { timeout: DEADLINE_MS });
+  const playing = await page
+    .waitForFunction(() => window.seen.playing, null, { timeout: DEADLINE_MS / 2, polling: 20 })
+    .then((handle) => handle.jsonValue(), () => null);
+  const video = () => page.evaluate(() => {
+    const element = document.querySelector('video');
+    return element && { at: element.currentTime, width: element.videoWidth, duration: element.duration };
+  });
+  const text = (selector) => page.evaluate((name) => document.querySelector(name)?.innerText ?? null, selector);
+
+  const before = await video();
+  let after = before;
+  let sought = null;
+  if (playing !== null) {
+    await page.waitForFunction((at) => document.querySelector('video').currentTime >= at + 1, before.at, {
+      timeout: DEADLINE_MS / 3,
+      polling: 20,
+    }).catch(() => null);
+    after = await video();
+    // Lands where it was sent, and goes on from there.
+    sought = await page.evaluate((to) => new Promise((resolve) => {
+      const element = document.querySelector('video');
+      const started = performance.now();
+      element.addEventListener('seeked', () => {
+        const landed = element.currentTime;
+        element.requestVideoFrameCallback((_, frame) => {
+          resolve({ landed, frame: frame.mediaTime, ms: performance.now() - started });
+        });
+      }, { once: true });
+      setTimeout(() => resolve(null), 10000);
+      element.currentTime = to;
+    }), Number(seek));
+  }
+  console.log(JSON.stringify({
+    status: answer.status(),
+    playing_ms: playing,
+    width: before?.width ?? 0,
+    duration: before?.duration ?? null,
+    start: before?.at ?? null,
+    advanced: before && after ? after.at - before.at : 0,
+    sought,
+    title: await text('#title'),
+    description: await text('#description'),
+    message: await text('#message'),
+    images: await page.evaluate(() => document.images.length),
+    ran: await page.evaluate(() => Boolean(window.ran)),
+    violations: await page.evaluate(() => window.seen.violations),
+    errors,
+  }));
+} finally {
+  await browser.close();
+}

@@ -6,7 +6,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The store's address can't be used.
-    #[error("{address:?} is no address of an object store: write file:///DIR or s3://BUCKET/PREFIX")]
+    #[error(
+        "{address:?} is no address of an object store: write file:///DIR or s3://BUCKET/PREFIX"
+    )]
     Address {
         /// What was given, without credentials.
         address: String,

@@ -4,16 +4,23 @@
 //! it. An hour in which nothing is written any more gets an `index` object, so that a week is read in 168 small reads and no
 //! directory is walked for it.
 
+mod body;
+mod cache;
 mod error;
+mod hours;
 mod library;
 pub mod links;
 mod names;
+mod open;
 pub mod playlist;
 mod retention;
+mod staged;
 mod store;
+mod upload;
 
+pub use body::ObjectBody;
 pub use error::StoreError;
 pub use library::Library;
-pub use names::{Segment, slug_part};
+pub use names::{LONGEST_US, Segment, slug_part};
 pub use retention::{Kept, Retention, enforce};
-pub use store::{ObjectBody, Store};
+pub use store::Store;

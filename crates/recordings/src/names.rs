@@ -1,4 +1,20 @@
-//! Names of segments: all that has to be known of one.
+//! Names of objects: all that has to be known of a segment, and nothing that a caller passes gets out of its folder.
+
+use jiff::Timestamp;
+use object_store::path::Path;
+use sightline_proto::ids::Kind;
+use uuid::Uuid;
+
+use crate::error::StoreError;
+
+/// The longest segment, in microseconds. One is cut after 120 s at the latest; a picture that comes late makes it longer.
+pub const LONGEST_US: i64 = 600_000_000;
+
+pub(crate) const HOUR_US: i64 = 3_600_000_000;
+/// Nothing starts later than about the year 9890: four digits of a year are enough for ever.
+const LATEST_US: i64 = 250_000_000_000_000_000;
+const SLUG_PART: usize = 64;
+const SLUG: usize = 96;
 
 /// One segment of a stream's recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,16 +35,132 @@ impl Segment {
 
     /// `<start_us>-<duration_us>.ts`
     pub fn file_name(&self) -> String {
-        unimplemented!()
+        format!("{}-{}.ts", self.start_us, self.duration_us)
     }
 
-    /// The segment with this file name; none if it is not exactly one that `file_name` makes.
-    pub fn parse(_file_name: &str) -> Option<Self> {
-        unimplemented!()
+    /// The segment with this file name; none if it is not exactly one that `file_name` makes of a time after 1970 and a
+    /// duration of more than nothing and at most [`LONGEST_US`].
+    pub fn parse(file_name: &str) -> Option<Self> {
+        let (start, duration) = file_name.strip_suffix(".ts")?.split_once('-')?;
+        let segment = Self {
+            start_us: number(start)?,
+            duration_us: number(duration)?,
+            bytes: 0,
+        };
+        segment.can_be().then_some(segment)
+    }
+
+    /// Whether a segment may be like this.
+    pub(crate) fn can_be(&self) -> bool {
+        (0..=LATEST_US).contains(&self.start_us) && (1..=LONGEST_US).contains(&self.duration_us)
+    }
+
+    /// The hour that it starts in, counted from the Unix epoch.
+    pub(crate) fn hour(&self) -> i64 {
+        self.start_us.div_euclid(HOUR_US)
     }
 }
 
 /// What a slug may begin with: letters and digits in lower case, everything else one hyphen, at most 64 characters.
-pub fn slug_part(_wanted: &str) -> String {
-    unimplemented!()
+pub fn slug_part(wanted: &str) -> String {
+    let mut part = String::with_capacity(SLUG_PART);
+    for c in wanted.chars() {
+        if part.len() == SLUG_PART {
+            break;
+        }
+        if c.is_ascii_alphanumeric() {
+            part.push(c.to_ascii_lowercase());
+        } else if !part.is_empty() && !part.ends_with('-') {
+            part.push('-');
+        }
+    }
+    part.truncate(part.trim_end_matches('-').len());
+    part
+}
+
+/// The UUID in an id of this kind, which is written in the one way that ids are written in.
+pub(crate) fn uuid(kind: Kind, id: &str) -> Option<Uuid> {
+    let text = id.strip_prefix(kind.prefix())?;
+    let uuid = Uuid::try_parse(text).ok()?;
+    let mut buffer = Uuid::encode_buffer();
+    (uuid.hyphenated().encode_lower(&mut buffer) == text).then_some(uuid)
+}
+
+/// The folder of a stream.
+pub(crate) fn stream(rtstream: &str) -> Result<Path, StoreError> {
+    if uuid(Kind::RtStream, rtstream).is_none() {
+        return Err(not_found("recording of that stream"));
+    }
+    Ok(Path::from_iter(["recordings", rtstream]))
+}
+
+/// The folder of an hour of a stream.
+pub(crate) fn hour(rtstream: &str, hour: i64) -> Result<Path, StoreError> {
+    Ok(stream(rtstream)?.join(hour_name(hour)))
+}
+
+/// The index of an hour of a stream.
+pub(crate) fn index(rtstream: &str, number: i64) -> Result<Path, StoreError> {
+    Ok(hour(rtstream, number)?.join(INDEX))
+}
+
+/// A segment of a stream.
+pub(crate) fn segment(rtstream: &str, segment: Segment) -> Result<Path, StoreError> {
+    if !segment.can_be() {
+        return Err(not_found("such segment"));
+    }
+    Ok(hour(rtstream, segment.hour())?.join(segment.file_name()))
+}
+
+/// What a player page shows.
+pub(crate) fn page(slug: &str) -> Result<Path, StoreError> {
+    let good = (1..=SLUG).contains(&slug.len())
+        && slug
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if !good {
+        return Err(not_found("such player page"));
+    }
+    Ok(Path::from_iter([PLAYERS, slug]))
+}
+
+/// The file of an export.
+pub(crate) fn export(export_id: &str) -> Result<Path, StoreError> {
+    if uuid(Kind::Export, export_id).is_none() {
+        return Err(not_found("such export"));
+    }
+    Ok(Path::from_iter([EXPORTS, &format!("{export_id}.mp4")]))
+}
+
+/// What the index of an hour is called.
+pub(crate) const INDEX: &str = "index";
+/// Where player pages are.
+pub(crate) const PLAYERS: &str = "players";
+/// Where exports are.
+pub(crate) const EXPORTS: &str = "exports";
+
+/// `2026-11-25T21`
+pub(crate) fn hour_name(hour: i64) -> String {
+    let start = Timestamp::from_second(hour.saturating_mul(3600)).unwrap_or_default();
+    start.strftime("%Y-%m-%dT%H").to_string()
+}
+
+/// The hour of this name; none if it is not exactly one that `hour_name` makes.
+pub(crate) fn parse_hour(name: &str) -> Option<i64> {
+    let start: Timestamp = format!("{name}:00:00Z").parse().ok()?;
+    let hour = start.as_second().div_euclid(3600);
+    (hour_name(hour) == name).then_some(hour)
+}
+
+fn not_found(what: &str) -> StoreError {
+    StoreError::NotFound {
+        what: what.to_owned(),
+    }
+}
+
+/// Digits alone, and no more of them than needed.
+fn number(digits: &str) -> Option<i64> {
+    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let short = digits == "0" || !digits.starts_with('0');
+    (plain && short).then(|| digits.parse().ok()).flatten()
 }

@@ -7,6 +7,7 @@ pub mod platform;
 pub mod process;
 pub mod receiver;
 pub mod rtsp;
+pub mod s3;
 
 use std::path::PathBuf;
 use std::time::Duration;

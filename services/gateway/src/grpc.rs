@@ -7,6 +7,7 @@ use futures::stream::BoxStream;
 use sightline_proto::FILE_DESCRIPTOR_SET;
 use sightline_proto::v1::event_service_server::{EventService, EventServiceServer};
 use sightline_proto::v1::index_service_server::{IndexService, IndexServiceServer};
+use sightline_proto::v1::recording_service_server::{RecordingService, RecordingServiceServer};
 use sightline_proto::v1::rt_stream_service_server::{RtStreamService, RtStreamServiceServer};
 use sightline_proto::v1::watch_service_server::{WatchService, WatchServiceServer};
 use sightline_proto::v1::{self, alert, index};
@@ -38,6 +39,7 @@ pub(crate) fn routes(core: Arc<Core>) -> (Routes, Health) {
         Routes::new(RtStreamServiceServer::new(grpc.clone()).max_decoding_message_size(limit))
             .add_service(IndexServiceServer::new(grpc.clone()).max_decoding_message_size(limit))
             .add_service(EventServiceServer::new(grpc.clone()).max_decoding_message_size(limit))
+            .add_service(RecordingServiceServer::new(grpc.clone()).max_decoding_message_size(limit))
             .add_service(WatchServiceServer::new(grpc).max_decoding_message_size(limit))
             .add_service(health.max_decoding_message_size(limit))
             .add_service(
@@ -70,6 +72,7 @@ impl Health {
             RtStreamServiceServer::<Grpc>::NAME,
             IndexServiceServer::<Grpc>::NAME,
             EventServiceServer::<Grpc>::NAME,
+            RecordingServiceServer::<Grpc>::NAME,
             WatchServiceServer::<Grpc>::NAME,
         ] {
             self.0.set_service_status(service, status).await;
@@ -255,6 +258,49 @@ impl EventService for Grpc {
         request: Request<v1::ListDeliveriesRequest>,
     ) -> Answer<v1::ListDeliveriesResponse> {
         let page = self.0.list_deliveries(request.into_inner()).await?;
+        Ok(Response::new(page))
+    }
+}
+
+#[tonic::async_trait]
+impl RecordingService for Grpc {
+    async fn generate_stream(
+        &self,
+        request: Request<v1::GenerateStreamRequest>,
+    ) -> Answer<v1::GenerateStreamResponse> {
+        let links = self.0.generate_stream(request.into_inner()).await?;
+        Ok(Response::new(links))
+    }
+
+    async fn get_recording(
+        &self,
+        request: Request<v1::GetRecordingRequest>,
+    ) -> Answer<v1::GetRecordingResponse> {
+        let recording = self.0.get_recording(request.get_ref()).await?;
+        Ok(Response::new(recording))
+    }
+
+    async fn create_export(
+        &self,
+        request: Request<v1::CreateExportRequest>,
+    ) -> Answer<v1::CreateExportResponse> {
+        let export = Some(self.0.create_export(request.into_inner()).await?);
+        Ok(Response::new(v1::CreateExportResponse { export }))
+    }
+
+    async fn get_export(
+        &self,
+        request: Request<v1::GetExportRequest>,
+    ) -> Answer<v1::GetExportResponse> {
+        let export = Some(self.0.get_export(&request.get_ref().export_id).await?);
+        Ok(Response::new(v1::GetExportResponse { export }))
+    }
+
+    async fn list_exports(
+        &self,
+        request: Request<v1::ListExportsRequest>,
+    ) -> Answer<v1::ListExportsResponse> {
+        let page = self.0.list_exports(request.into_inner()).await?;
         Ok(Response::new(page))
     }
 }

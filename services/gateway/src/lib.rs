@@ -7,6 +7,7 @@ mod api;
 mod auth;
 mod grpc;
 mod metrics;
+mod playback;
 mod router;
 mod server;
 
@@ -18,6 +19,8 @@ use sightline_bus::{Bus, BusError};
 use sightline_catalog::Catalog;
 use sightline_catalog::seal::SealKey;
 use sightline_egress::Policy;
+use sightline_recordings::links::Links;
+use sightline_recordings::{Library, Retention};
 use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
 use sightline_service::clock::Clock;
@@ -29,8 +32,9 @@ use tonic::transport::Channel;
 pub use auth::{ACCESS_TOKEN, ApiKeys};
 
 use crate::api::watch::Hub;
-use crate::api::{Core, Records};
+use crate::api::{Core, Linker, Records};
 use crate::metrics::GatewayMetrics;
+use crate::playback::Playback;
 
 /// What the gateway is told.
 #[derive(Clone)]
@@ -49,6 +53,10 @@ pub struct Config {
     pub egress: Policy,
     /// What one client may take.
     pub limits: Limits,
+    /// Makes and checks the links that play recordings.
+    pub links: Links,
+    /// What is kept of streams that set nothing else: shown with them.
+    pub retention: Retention,
 }
 
 /// Bounds on what clients take.
@@ -92,6 +100,8 @@ pub struct Deps {
     pub readiness: Readiness,
     /// Seals sources' credentials.
     pub seal: SealKey,
+    /// What is recorded.
+    pub library: Library,
     /// To the embeddings service's RecordsService; connected when it is first needed, so that it may start later.
     pub records: Channel,
 }
@@ -116,7 +126,8 @@ pub async fn serve(
     shutdown: Shutdown,
 ) -> Result<(), GatewayError> {
     let metrics = GatewayMetrics::register(&deps.metrics);
-    let hub = Hub::new(&deps.bus, metrics.clone())
+    let linker = Linker::new(&config.links, &deps.catalog, &deps.clock);
+    let hub = Hub::new(&deps.bus, linker.clone(), metrics.clone())
         .await
         .map_err(GatewayError::Bus)?;
     let hub = Arc::new(hub);
@@ -130,12 +141,15 @@ pub async fn serve(
         clock: deps.clock,
         metrics,
         seal: deps.seal,
+        library: deps.library,
+        linker,
         records: Records::new(deps.records),
         hub: Arc::clone(&hub),
         shutdown: shutdown.clone(),
     });
     let (routes, health) = grpc::routes(Arc::clone(&core));
-    let router = router::router(routes, gate, deps.readiness.clone());
+    let playback = Playback::new(Arc::clone(&core), &deps.metrics).routes();
+    let router = router::router(routes, gate, deps.readiness.clone(), playback);
     health.set(true).await;
     let stopping = async {
         shutdown.cancelled().await;

@@ -58,8 +58,13 @@ impl Gate {
     }
 }
 
-/// All routes: the gRPC services and the two pages for people and probes.
-pub(crate) fn router(services: Routes, gate: Gate, readiness: Readiness) -> Router {
+/// All routes: the gRPC services, what plays recordings, and the two pages for people and probes.
+pub(crate) fn router(
+    services: Routes,
+    gate: Gate,
+    readiness: Readiness,
+    playback: Router,
+) -> Router {
     let grpc = services
         .into_axum_router()
         .layer(from_fn_with_state(Arc::new(gate), pass))
@@ -70,6 +75,7 @@ pub(crate) fn router(services: Routes, gate: Gate, readiness: Readiness) -> Rout
         .route("/", get(about))
         .route("/healthz", get(probe))
         .merge(grpc.reset_fallback())
+        .merge(playback)
         .fallback(no_such_path)
 }
 
@@ -174,6 +180,7 @@ async fn about() -> String {
          Live video in; captions, transcripts, scored search and alerts out.\n\n\
          This port speaks gRPC and gRPC-web, package sightline.v1 (reflection is on):\n\
          grpcurl -plaintext -H 'x-access-token: KEY' HOST:PORT list\n\n\
+         /watch, /embed, /manifests and /exports play recordings to whoever has a link.\n\
          /healthz says whether this gateway can work.\n",
         version = env!("CARGO_PKG_VERSION")
     )

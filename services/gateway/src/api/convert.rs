@@ -1,4 +1,4 @@
-//! Observations of the bus as messages of the public API.
+//! Observations of the bus as messages of the public API; `Linker` adds their links.
 
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{FiringBody, Observation};
@@ -25,6 +25,7 @@ pub(crate) fn scene(observation: &Observation) -> Option<v1::Scene> {
         prompt_revision: body.prompt_revision,
         model_revision: observation.model_revision.clone(),
         window: body.window,
+        ..Default::default()
     })
 }
 
@@ -46,6 +47,7 @@ pub(crate) fn transcript(observation: &Observation) -> Option<v1::TranscriptSegm
         end_time: Some(timestamp(observation.end_us)),
         text: body.text.clone(),
         words: words.collect(),
+        ..Default::default()
     })
 }
 
@@ -63,5 +65,6 @@ pub(crate) fn firing(observation: &Observation, body: &FiringBody) -> v1::Firing
         start_time: Some(timestamp(observation.start_us)),
         end_time: Some(timestamp(observation.end_us)),
         decide_time: Some(timestamp(body.decided_us)),
+        ..Default::default()
     }
 }

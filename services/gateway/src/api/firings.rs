@@ -48,7 +48,7 @@ impl Core {
         let (firings, next_page_token) =
             pages.cut(firings, &request.page_token, size, true, position_of_firing)?;
         Ok(v1::ListFiringsResponse {
-            firings,
+            firings: firings.into_iter().map(|f| self.linker.link(f)).collect(),
             next_page_token,
         })
     }

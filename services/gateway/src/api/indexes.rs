@@ -157,6 +157,7 @@ impl Core {
             scenes: page
                 .observations()
                 .filter_map(|o| convert::scene(&o))
+                .map(|scene| self.linker.link(scene))
                 .collect(),
             next_page_token: page
                 .next
@@ -205,7 +206,12 @@ impl Core {
             })
             .await?;
         Ok(v1::SearchResponse {
-            hits: found.hits.into_iter().filter_map(hit).collect(),
+            hits: found
+                .hits
+                .into_iter()
+                .filter_map(hit)
+                .map(|hit| self.linker.link(hit))
+                .collect(),
         })
     }
 
@@ -309,6 +315,7 @@ fn hit(found: search_records_response::Hit) -> Option<v1::SearchHit> {
         end_time: Some(timestamp(record.end_us)),
         text: record.text,
         score: found.score.clamp(0.0, 1.0),
+        ..Default::default()
     })
 }
 

@@ -6,9 +6,12 @@
 mod callback;
 mod convert;
 mod events;
+mod exports;
 mod firings;
 mod indexes;
+mod linking;
 mod paging;
+mod recordings;
 mod records;
 mod runs;
 mod streams;
@@ -25,10 +28,13 @@ use sightline_catalog::{Catalog, CatalogError, Entry, Versioned};
 use sightline_proto::ids::{self, Kind};
 use sightline_proto::internal::{CollectionRecord, RequestRecord};
 use sightline_proto::reasons::{ApiError, Reason};
+use sightline_recordings::{Library, StoreError};
 use sightline_service::clock::Clock;
 use sightline_service::{Shutdown, chain, failpoint};
 use uuid::Uuid;
 
+pub(crate) use self::linking::Linker;
+pub(crate) use self::recordings::MAX_CLIP_US;
 pub(crate) use self::records::Records;
 use self::violations::{refused, shown};
 use self::watch::Hub;
@@ -46,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: GatewayMetrics,
     pub(crate) seal: SealKey,
+    pub(crate) library: Library,
+    pub(crate) linker: Linker,
     pub(crate) records: Records,
     pub(crate) hub: Arc<Hub>,
     pub(crate) shutdown: Shutdown,
@@ -172,7 +180,7 @@ fn noun(kind: Kind) -> &'static str {
 }
 
 /// Whether this platform could have given out the id: only such ids become keys.
-fn well_formed(kind: Kind, id: &str) -> bool {
+pub(crate) fn well_formed(kind: Kind, id: &str) -> bool {
     id.strip_prefix(kind.prefix())
         .is_some_and(|uuid| uuid.len() == 36 && Uuid::try_parse(uuid).is_ok())
 }
@@ -201,4 +209,11 @@ fn bus_failed(error: BusError) -> ApiError {
         Reason::Unavailable,
         "the bus does not answer; try again shortly",
     )
+}
+
+/// Logs the cause and tells the caller what it means for him.
+fn store_failed(error: StoreError) -> ApiError {
+    tracing::warn!(error = chain(&error), "the object store failed a call");
+    let message = "the object store, which holds recordings, does not answer; try again shortly";
+    ApiError::new(Reason::Unavailable, message)
 }

@@ -6,8 +6,9 @@ use sightline_proto::ids::Kind;
 use sightline_proto::internal::{RecordFilter, RecordKind, RtStreamRecord, RunRecord};
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::time::timestamp;
-use sightline_proto::v1::rt_stream::{Playback, State};
+use sightline_proto::v1::rt_stream::{Playback, RecordingState, State};
 use sightline_proto::v1::{self, RtStream};
+use sightline_recordings::Retention;
 use sightline_service::failpoint;
 
 use super::paging::{Pages, Position};
@@ -16,6 +17,8 @@ use super::{Core, bus_failed, catalog_failed, convert};
 
 const MAX_NAME: usize = 200;
 const MAX_URL: usize = 2000;
+/// Ten years.
+const MAX_AGE_SECONDS: i64 = 10 * 366 * 24 * 3600;
 
 impl Core {
     /// Connects a source: checked, stored with its credentials sealed, and asked to run.
@@ -30,6 +33,7 @@ impl Core {
         if Playback::try_from(request.playback).is_err() {
             faults.add("playback", "PLAYBACK_REAL_TIME or PLAYBACK_FAST");
         }
+        retention(&mut faults, request.retention.as_ref());
         faults.into_result()?;
         let source = self.check_source(&request.url).await?;
         if request.playback() == Playback::Fast && !source.is_file() {
@@ -168,6 +172,7 @@ impl Core {
             segments: page
                 .observations()
                 .filter_map(|o| convert::transcript(&o))
+                .map(|segment| self.linker.link(segment))
                 .collect(),
             next_page_token: page
                 .next
@@ -192,10 +197,48 @@ impl Core {
 
     /// What should be, together with what is.
     fn merged(&self, record: &RtStreamRecord) -> RtStream {
-        merge(
-            record,
-            self.catalog.get::<RunRecord>(id_of(record)).as_ref(),
-        )
+        let run = self.catalog.get::<RunRecord>(id_of(record));
+        let mut stream = merge(record, run.as_ref());
+        if stream.store {
+            let given = stream.retention.unwrap_or_default();
+            stream.retention = Some(in_force(given, self.config.retention));
+        }
+        stream
+    }
+
+    /// How far a stream's recording has come.
+    pub(crate) fn reach(&self, id: &str) -> Reach {
+        let run = self.catalog.get::<RunRecord>(id);
+        let record = self.catalog.get::<RtStreamRecord>(id);
+        let state = record.map(|record| merge(&record.value, run.as_ref()).state());
+        Reach {
+            running: state.is_some_and(|state| !OVER.contains(&state)),
+            recorded_us: run.map_or(0, |run| run.value.recorded_us),
+        }
+    }
+}
+
+/// How far a stream's recording has come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reach {
+    /// Whether more may come.
+    pub(crate) running: bool,
+    /// Up to where it is stored, or known to be lost; 0: nothing yet.
+    pub(crate) recorded_us: i64,
+}
+
+/// The states of a stream that is not running.
+const OVER: [State; 3] = [State::Ended, State::Failed, State::Stopped];
+
+/// What was given, and the defaults where nothing was.
+fn in_force(given: v1::Retention, default: Retention) -> v1::Retention {
+    let or = |given: i64, default: i64| if given == 0 { default } else { given };
+    v1::Retention {
+        max_age_seconds: or(given.max_age_seconds, default.max_age_us / 1_000_000),
+        max_bytes: or(
+            given.max_bytes,
+            i64::try_from(default.max_bytes).unwrap_or(i64::MAX),
+        ),
     }
 }
 
@@ -221,7 +264,23 @@ fn described(
         transcribe: request.transcribe,
         playback: playback.into(),
         create_time: Some(timestamp(now_us)),
+        store: request.store,
+        retention: request.retention,
         ..Default::default()
+    }
+}
+
+/// What is kept is bounded by 0 (the default) and ten years, and by any size.
+fn retention(faults: &mut Violations, asked: Option<&v1::Retention>) {
+    let Some(asked) = asked else { return };
+    if !(0..=MAX_AGE_SECONDS).contains(&asked.max_age_seconds) {
+        let got = asked.max_age_seconds;
+        let allowed = format!("0 to {MAX_AGE_SECONDS}, 0 being the default; got {got}");
+        faults.add("retention.max_age_seconds", allowed);
+    }
+    if asked.max_bytes < 0 {
+        let allowed = format!("0 or more, 0 being the default; got {}", asked.max_bytes);
+        faults.add("retention.max_bytes", allowed);
     }
 }
 
@@ -239,10 +298,7 @@ pub(super) fn run_of<'a>(
 }
 
 fn is_over(run: &RunRecord) -> bool {
-    matches!(
-        State::try_from(run.state),
-        Ok(State::Ended | State::Failed | State::Stopped)
-    )
+    State::try_from(run.state).is_ok_and(|state| OVER.contains(&state))
 }
 
 fn merge(record: &RtStreamRecord, run: Option<&Versioned<RunRecord>>) -> RtStream {
@@ -257,7 +313,26 @@ fn merge(record: &RtStreamRecord, run: Option<&Versioned<RunRecord>>) -> RtStrea
         None if record.wanted => stream.set_state(State::Connecting),
         None => stream.set_state(State::Stopped),
     }
+    if stream.store {
+        let (state, detail) = recording(&stream, run_of(record, run));
+        stream.set_recording_state(state);
+        stream.recording_detail = detail;
+    }
     stream
+}
+
+/// What recording does, of a stream whose state is known. That its codecs can't be recorded stays true when it is over.
+fn recording(stream: &RtStream, run: Option<&RunRecord>) -> (RecordingState, String) {
+    let told = run.map(|run| {
+        let state = RecordingState::try_from(run.recording_state).unwrap_or_default();
+        (state, run.recording_detail.clone())
+    });
+    match (OVER.contains(&stream.state()), told) {
+        (_, Some((RecordingState::Unsupported, detail))) => (RecordingState::Unsupported, detail),
+        (true, _) => (RecordingState::Stopped, String::new()),
+        (false, Some((state, detail))) if state != RecordingState::Unspecified => (state, detail),
+        (false, _) => (RecordingState::Waiting, String::new()),
+    }
 }
 
 #[cfg(test)]
@@ -285,6 +360,59 @@ mod tests {
         });
         let merged = merge(&record, run.as_ref());
         assert_eq!(merged.state(), expected, "wanted {wanted}, run {run:?}");
+    }
+
+    /// What is shown of a stream's recording, given its state and what its run says.
+    fn check_recording(
+        state: State,
+        told: Option<(RecordingState, &str)>,
+        expected: (RecordingState, &str),
+    ) {
+        let stream = RtStream {
+            state: state.into(),
+            store: true,
+            ..Default::default()
+        };
+        let run = told.map(|(state, detail)| RunRecord {
+            recording_state: state.into(),
+            recording_detail: detail.to_owned(),
+            ..Default::default()
+        });
+        let (state, detail) = recording(&stream, run.as_ref());
+        assert_eq!((state, detail.as_str()), expected, "{stream:?} {run:?}");
+    }
+
+    #[test]
+    fn recording_is_shown_as_it_is() {
+        use RecordingState as R;
+        check_recording(State::Connecting, None, (R::Waiting, ""));
+        check_recording(State::Stopped, None, (R::Stopped, ""));
+        let told = |state| Some((state, "why"));
+        for (state, told, expected) in [
+            (State::Active, told(R::Unspecified), (R::Waiting, "")),
+            (State::Active, told(R::Failing), (R::Failing, "why")),
+            (State::Reconnecting, told(R::Active), (R::Active, "why")),
+            (State::Ended, told(R::Active), (R::Stopped, "")),
+            (State::Ended, told(R::Unsupported), (R::Unsupported, "why")),
+        ] {
+            check_recording(state, told, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_as_given_or_the_default() {
+        let default = Retention {
+            max_age_us: 7_000_000,
+            max_bytes: 9,
+        };
+        for (given, expected) in [((0, 0), (7, 9)), ((1, 0), (1, 9)), ((0, 2), (7, 2))] {
+            let given = v1::Retention {
+                max_age_seconds: given.0,
+                max_bytes: given.1,
+            };
+            let kept = in_force(given, default);
+            assert_eq!((kept.max_age_seconds, kept.max_bytes), expected);
+        }
     }
 
     #[test]

@@ -10,12 +10,14 @@ use std::time::Duration;
 use futures::StreamExt;
 use sightline_bus::{Bus, BusError, Start, StreamName};
 use sightline_proto::internal::Observation;
+use sightline_proto::v1::watch_response::Message;
 use sightline_service::admin::Readiness;
 use sightline_service::{Shutdown, chain};
 use tokio::sync::mpsc;
 
 use super::OBSERVATIONS;
 use super::filter::{Filter, Happening};
+use crate::api::Linker;
 use crate::metrics::GatewayMetrics;
 
 /// Messages that wait for one watcher at most.
@@ -28,6 +30,7 @@ const PART: &str = "watch";
 /// Fans out what happens.
 pub(crate) struct Hub {
     state: Mutex<State>,
+    linker: Linker,
     metrics: GatewayMetrics,
 }
 
@@ -86,7 +89,11 @@ impl Subscription {
 
 impl Hub {
     /// A hub that starts after the newest observation.
-    pub(crate) async fn new(bus: &Bus, metrics: GatewayMetrics) -> Result<Self, BusError> {
+    pub(crate) async fn new(
+        bus: &Bus,
+        linker: Linker,
+        metrics: GatewayMetrics,
+    ) -> Result<Self, BusError> {
         let position = bus.last_sequence(StreamName::Observations).await?;
         let state = State {
             position,
@@ -94,6 +101,7 @@ impl Hub {
         };
         Ok(Self {
             state: Mutex::new(state),
+            linker,
             metrics,
         })
     }
@@ -162,9 +170,21 @@ impl Hub {
         Ok(())
     }
 
+    /// What watchers see of an observation, with its links.
+    pub(super) fn happening(&self, sequence: u64, observation: &Observation) -> Option<Happening> {
+        let mut happening = Happening::of(sequence, observation)?;
+        happening.message = match happening.message {
+            Message::Scene(scene) => Message::Scene(self.linker.link(scene)),
+            Message::Transcript(segment) => Message::Transcript(self.linker.link(segment)),
+            Message::Alert(firing) => Message::Alert(self.linker.link(firing)),
+            other => other,
+        };
+        Some(happening)
+    }
+
     /// Gives every watcher what passes his filter, or counts it as dropped for him.
     pub(super) fn deliver(&self, sequence: u64, observation: &Observation) {
-        let happening = Happening::of(sequence, observation).map(Arc::new);
+        let happening = self.happening(sequence, observation).map(Arc::new);
         let mut state = self.lock();
         state.position = sequence;
         state.watchers.retain(|watcher| !watcher.buffer.is_closed());

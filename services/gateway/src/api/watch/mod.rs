@@ -288,7 +288,7 @@ impl Watch {
             self.say_lagged(sequence - 1, expired);
         }
         self.last = sequence;
-        if let Some(happening) = Happening::of(sequence, &received.message) {
+        if let Some(happening) = self.hub.happening(sequence, &received.message) {
             self.send(&happening);
         }
     }
@@ -319,11 +319,16 @@ mod tests {
     use std::path::Path;
 
     use sightline_bus::embedded::EmbeddedServer;
+    use sightline_catalog::Catalog;
     use sightline_proto::internal::observation::Body;
     use sightline_proto::internal::{SceneBody, VerdictBody};
+    use sightline_recordings::links::Links;
+    use sightline_service::clock::{Clock, ManualClock};
     use sightline_service::metrics::Metrics;
+    use url::Url;
 
     use super::*;
+    use crate::api::Linker;
     use crate::metrics::GatewayMetrics;
 
     fn observation(body: Body) -> Observation {
@@ -336,7 +341,12 @@ mod tests {
     /// A watch that goes on after sequence 2, over a hub that has seen nothing yet and follows nothing.
     async fn watch_after_2(bus: Bus) -> Watch {
         let metrics = GatewayMetrics::register(&Metrics::default());
-        let hub = Hub::new(&bus, metrics.clone()).await.expect("hub");
+        let catalog = Catalog::open(&bus).await.expect("catalog");
+        let public = Url::parse("http://video.example/").expect("an address");
+        let links = Links::new(&public, &[7; 32], None);
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(0));
+        let linker = Linker::new(&links, &catalog, &clock);
+        let hub = Hub::new(&bus, linker, metrics.clone()).await.expect("hub");
         Watch {
             bus,
             hub: Arc::new(hub),

@@ -94,6 +94,7 @@ async fn health_needs_no_key_and_reflection_does() {
         "RtStreamService",
         "IndexService",
         "EventService",
+        "RecordingService",
         "WatchService",
     ] {
         assert!(names.contains(&format!("sightline.v1.{name}")), "{names:?}");

@@ -16,8 +16,11 @@ use sightline_proto::internal::{Observation, SceneBody, TranscriptBody, VerdictB
 use sightline_proto::v1;
 use sightline_proto::v1::event_service_client::EventServiceClient;
 use sightline_proto::v1::index_service_client::IndexServiceClient;
+use sightline_proto::v1::recording_service_client::RecordingServiceClient;
 use sightline_proto::v1::rt_stream_service_client::RtStreamServiceClient;
 use sightline_proto::v1::watch_service_client::WatchServiceClient;
+use sightline_recordings::links::Links;
+use sightline_recordings::{Library, Retention, Store};
 use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
 use sightline_service::clock::ManualClock;
@@ -30,10 +33,13 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_types::StatusExt;
+use url::Url;
 
 pub const KEY: &str = "test-key-1";
 /// What the gateway's clock shows.
 pub const NOW_US: i64 = 1_764_000_000_000_000;
+/// How long links work.
+pub const LIFETIME_US: i64 = 3_600_000_000;
 /// Longest wait for anything in these tests.
 pub const LONG: Duration = Duration::from_secs(20);
 
@@ -44,6 +50,9 @@ pub struct Gateway {
     pub catalog: Catalog,
     pub seal: SealKey,
     pub metrics: Metrics,
+    pub clock: Arc<ManualClock>,
+    pub links: Links,
+    pub store: Store,
     pub address: SocketAddr,
     pub dir: TempDir,
     pub shutdown: Shutdown,
@@ -55,6 +64,7 @@ pub struct Client {
     pub streams: RtStreamServiceClient<WithKey>,
     pub indexes: IndexServiceClient<WithKey>,
     pub events: EventServiceClient<WithKey>,
+    pub recordings: RecordingServiceClient<WithKey>,
     pub watch: WatchServiceClient<WithKey>,
 }
 
@@ -80,6 +90,11 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let shutdown = Shutdown::new();
+        let clock = Arc::new(ManualClock::at(NOW_US));
+        let public = Url::parse(&format!("http://{address}/")).expect("an address");
+        let links = Links::new(&public, &[7; 32], Some(LIFETIME_US));
+        let recordings = format!("file://{}", dir.path().join("recordings").display());
+        let store = Store::open(&recordings, []).expect("a store");
         let config = Config {
             api_keys: ApiKeys::new([KEY]),
             default_model: "demo-vlm".to_owned(),
@@ -91,14 +106,20 @@ impl Gateway {
                 drain: Duration::from_secs(2),
                 ..limits
             },
+            links: links.clone(),
+            retention: Retention {
+                max_age_us: 7 * 24 * 3_600_000_000,
+                max_bytes: 0,
+            },
         };
         let deps = Deps {
             bus: bus.clone(),
             catalog: catalog.clone(),
-            clock: Arc::new(ManualClock::at(NOW_US)),
+            clock: clock.clone(),
             metrics: metrics.clone(),
             readiness: Readiness::default(),
             seal: seal.clone(),
+            library: Library::new(store.clone()),
             records: records.connect_lazy(),
         };
         let served = tokio::spawn(sightline_gateway::serve(
@@ -112,6 +133,9 @@ impl Gateway {
             catalog,
             seal,
             metrics,
+            clock,
+            links,
+            store,
             address,
             dir,
             shutdown,
@@ -173,6 +197,7 @@ impl Client {
             streams: RtStreamServiceClient::new(with_key.clone()),
             indexes: IndexServiceClient::new(with_key.clone()),
             events: EventServiceClient::new(with_key.clone()),
+            recordings: RecordingServiceClient::new(with_key.clone()),
             watch: WatchServiceClient::new(with_key),
         }
     }
@@ -181,6 +206,20 @@ impl Client {
     pub async fn camera(&mut self) -> v1::RtStream {
         let request = v1::ConnectRtStreamRequest {
             url: "rtsp://camera.example/1".to_owned(),
+            ..Default::default()
+        };
+        let answer = self.streams.connect_rt_stream(request).await;
+        let connected = answer.expect("connected").into_inner();
+        connected.rtstream.expect("a stream")
+    }
+
+    /// Connects a camera that is recorded and does not run.
+    pub async fn recorded(&mut self) -> v1::RtStream {
+        let request = v1::ConnectRtStreamRequest {
+            url: "rtsp://camera.example/1".to_owned(),
+            name: "Front door".to_owned(),
+            start_stopped: true,
+            store: true,
             ..Default::default()
         };
         let answer = self.streams.connect_rt_stream(request).await;

@@ -1,7 +1,12 @@
-//! The gateway over real gRPC, with a real nats-server behind it.
+//! The gateway over real gRPC and HTTP, with a real nats-server behind it.
 
 mod access;
+mod browser;
 mod errors;
+mod exporting;
 mod harness;
+mod http;
+mod playing;
+mod recordings;
 mod resources;
 mod watching;

@@ -1,16 +1,19 @@
-//! The child's side: reads one source for its worker, which it hears on standard input and tells on standard output.
+//! The child's side: reads one source for its worker, or makes one picture or file, as it hears on standard input, and tells on
+//! standard output.
 
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, Stdin, Write};
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use sightline_media::{Control, play};
+use sightline_media::{Control, Failure, play};
 use sightline_proto::internal::child_command::Command;
 use sightline_proto::internal::child_report::Report;
-use sightline_proto::internal::{ChildCommand, ChildReport, Failed, OpenSource};
+use sightline_proto::internal::{
+    ChildCommand, ChildReport, Exported, Failed, MakeThumbnail, OpenSource, Picture, WriteExport,
+};
 use sightline_service::clock::SystemClock;
 
 use crate::wire;
@@ -23,35 +26,87 @@ const FILES: u64 = 256;
 /// How long a child whose worker is gone may take to end by itself.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
-/// Reads one source as commanded on standard input until it ends, fails, or the worker is gone: what the hidden
-/// `sightline ingest-child` does.
+/// Where commands come from.
+type Commands = BufReader<Stdin>;
+
+/// Does what it is commanded on standard input, until that is done or the worker is gone: reads one source, takes one picture out
+/// of a segment, or writes one export. What the hidden `sightline ingest-child` does.
 pub fn run_child() -> ExitCode {
     limit();
     let control = Arc::new(Control::default());
-    let open = listen(Arc::clone(&control));
-    // The worker is gone before it said what to open.
-    let Ok(open) = open.recv() else {
-        return ExitCode::SUCCESS;
-    };
     let output = Arc::new(Output {
         stdout: Mutex::new(io::stdout()),
         control: Arc::clone(&control),
     });
-    let reports = Arc::clone(&output);
+    let mut stdin = BufReader::new(io::stdin());
+    let first = wire::read::<ChildCommand>(&mut stdin);
+    let last = match first.ok().flatten().and_then(|first| first.command) {
+        Some(Command::Open(open)) => read_source(&open, stdin, &control, &output),
+        Some(Command::Thumbnail(wanted)) => picture(&wanted, stdin),
+        Some(Command::Export(wanted)) => write_export(&wanted, stdin),
+        // The worker is gone before it said what to do.
+        _ => return ExitCode::SUCCESS,
+    };
+    output.write(last);
+    ExitCode::SUCCESS
+}
+
+/// Reads a source until it ends, fails, or the worker wants no more of it.
+fn read_source(
+    open: &OpenSource,
+    stdin: Commands,
+    control: &Arc<Control>,
+    output: &Arc<Output>,
+) -> Report {
+    listen(stdin, Arc::clone(control));
+    let reports = Arc::clone(output);
     let ended = play(
-        &open,
-        &control,
+        open,
+        control,
         Arc::new(SystemClock),
         Box::new(move |report| reports.write(report)),
     );
-    output.write(match ended {
+    match ended {
         Ok(ended) => Report::Ended(ended),
-        Err(failure) => Report::Failed(Failed {
-            reason: failure.reason,
-            permanent: failure.permanent,
-        }),
+        Err(failure) => failed(failure),
+    }
+}
+
+/// Takes a picture out of a segment.
+fn picture(wanted: &MakeThumbnail, mut stdin: Commands) -> Report {
+    // Nothing more comes until the worker is done with this child, or gone.
+    std::thread::spawn(move || {
+        let _ = wire::read::<ChildCommand>(&mut stdin);
+        std::process::exit(1);
     });
-    ExitCode::SUCCESS
+    match stub::thumbnail(&wanted.ts, wanted.offset_us, wanted.edge) {
+        Ok(jpeg) => Report::Picture(Picture { jpeg: jpeg.into() }),
+        Err(failure) => failed(failure),
+    }
+}
+
+/// Writes the segments that follow into an MP4 file.
+fn write_export(wanted: &WriteExport, mut stdin: Commands) -> Report {
+    let next = move || {
+        let command = wire::read::<ChildCommand>(&mut stdin);
+        match command.ok().flatten().and_then(|command| command.command) {
+            Some(Command::ExportSegment(segment)) => Some(segment.ts),
+            Some(Command::ExportEnd(_)) => None,
+            // The worker is gone, and what is written is not whole.
+            _ => std::process::exit(1),
+        }
+    };
+    match stub::export(next, Path::new(&wanted.file)) {
+        Ok(duration_us) => Report::Exported(Exported { duration_us }),
+        Err(failure) => failed(failure),
+    }
+}
+
+fn failed(failure: Failure) -> Report {
+    Report::Failed(Failed {
+        reason: failure.reason,
+        permanent: failure.permanent,
+    })
 }
 
 /// Where reports go. A worker that takes none holds the source back: the pipe is full.
@@ -73,27 +128,19 @@ impl Output {
     }
 }
 
-/// Follows the commands on a thread of its own; the source to open comes out.
-fn listen(control: Arc<Control>) -> Receiver<OpenSource> {
-    let (sender, opened) = sync_channel(1);
+/// Follows the commands on a thread of its own.
+fn listen(mut stdin: Commands, control: Arc<Control>) {
     std::thread::spawn(move || {
-        let mut stdin = BufReader::new(io::stdin());
         while let Ok(Some(command)) = wire::read::<ChildCommand>(&mut stdin) {
-            match command.command {
-                Some(Command::Open(open)) => {
-                    let _ = sender.try_send(open);
-                }
-                Some(Command::Take(take)) => control.take(take),
-                None => {}
+            if let Some(Command::Take(take)) = command.command {
+                control.take(take);
             }
         }
         // Standard input is closed: the worker is done with this child, or gone.
         control.stop();
-        drop(sender);
         std::thread::park_timeout(LAST_MOMENT);
         std::process::exit(1);
     });
-    opened
 }
 
 /// A hostile stream costs this process alone.
@@ -106,5 +153,27 @@ fn limit() {
         if let Err(error) = setrlimit(resource, limit) {
             tracing::warn!(%error, ?resource, "a limit of an ingest child is not set");
         }
+    }
+}
+/// Until crates/media has them.
+mod stub {
+    use super::*;
+
+    fn not_yet() -> Failure {
+        Failure {
+            reason: "not built yet".to_owned(),
+            permanent: true,
+        }
+    }
+
+    pub(super) fn thumbnail(_: &[u8], _: i64, _: u32) -> Result<Vec<u8>, Failure> {
+        Err(not_yet())
+    }
+
+    pub(super) fn export(
+        _: impl FnMut() -> Option<bytes::Bytes> + Send + 'static,
+        _: &Path,
+    ) -> Result<i64, Failure> {
+        Err(not_yet())
     }
 }

@@ -7,12 +7,19 @@
 
 mod backoff;
 mod child;
+mod exporting;
+mod holes;
 mod metrics;
 mod process;
 mod publish;
+mod reading;
 mod record;
+mod recording;
 mod run;
 mod supervise;
+mod thumbnail;
+mod upkeep;
+mod upload;
 mod wanted;
 mod wire;
 
@@ -24,6 +31,7 @@ use std::time::Duration;
 use sightline_bus::{Bus, BusError, LeaseConfig, Leases};
 use sightline_catalog::Catalog;
 use sightline_catalog::seal::SealKey;
+use sightline_recordings::{Library, Retention};
 use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
 use sightline_service::clock::Clock;
@@ -58,6 +66,12 @@ pub struct Config {
     pub frame_edge: u32,
     /// The engine that transcribes utterances.
     pub engine: String,
+    /// How much is kept of a recording whose stream does not say.
+    pub retention: Retention,
+    /// A directory of this machine for files under way; made if missing.
+    pub scratch: PathBuf,
+    /// How often one worker of all removes old recordings.
+    pub upkeep_every: Duration,
 }
 
 /// What the worker needs.
@@ -74,6 +88,8 @@ pub struct Deps {
     pub readiness: Readiness,
     /// Opens the sources' credentials.
     pub seal: SealKey,
+    /// Where recordings go.
+    pub library: Library,
 }
 
 /// Why the worker can't go on.
@@ -85,6 +101,14 @@ pub enum Error {
     /// Leases can't be taken.
     #[error("streams cannot be taken from the bus")]
     Bus(#[from] BusError),
+    /// There is no place for files under way.
+    #[error("{path} cannot be used for files under way")]
+    Scratch {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// What all runs share.
@@ -95,12 +119,13 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: IngestMetrics,
     pub(crate) seal: SealKey,
+    pub(crate) library: Library,
 }
 
 /// Runs streams until shutdown; hands them over to other workers then.
 ///
 /// # Errors
-/// When leases can't be taken at the start.
+/// When leases can't be taken at the start, or there is no place for files under way.
 pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), Error> {
     if config.child.is_empty() {
         return Err(Error::NoChild);
@@ -113,10 +138,17 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
         catalog: deps.catalog,
         clock: deps.clock,
         seal: deps.seal,
+        library: deps.library,
     });
+    exporting::prepare(&shared.config.scratch).await?;
+    let mut beside = JoinSet::new();
+    beside.spawn(upkeep::run(Arc::clone(&shared), shutdown.clone()));
+    beside.spawn(thumbnail::run(Arc::clone(&shared), shutdown.clone()));
+    beside.spawn(exporting::run(Arc::clone(&shared), shutdown.clone()));
     deps.readiness.set(PART, true);
     take_leases(&shared, leases, &shutdown).await;
     deps.readiness.set(PART, false);
+    beside.join_all().await;
     Ok(())
 }
 

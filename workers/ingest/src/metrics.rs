@@ -4,8 +4,9 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use sightline_proto::v1::rt_stream::State;
-use sightline_service::metrics::Metrics;
+use sightline_service::metrics::{Metrics, latency_buckets};
 
 /// The worker's metrics.
 #[derive(Clone)]
@@ -14,12 +15,23 @@ pub(crate) struct IngestMetrics {
     pub(crate) frames_left_out: Counter,
     pub(crate) utterances: Counter,
     pub(crate) child_failures: Counter,
+    segments: Counter,
+    segment_bytes: Counter,
+    upload_seconds: Histogram,
+    pub(crate) upkeep_rounds: Counter,
+    pub(crate) segments_expired: Counter,
+    lost: Family<ByReason, Counter>,
     streams: Family<ByState, Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByState {
     state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: &'static str,
 }
 
 impl IngestMetrics {
@@ -45,12 +57,54 @@ impl IngestMetrics {
                 "Ingest children that failed or died.",
                 Counter::default(),
             ),
+            segments: metrics.register(
+                "sightline_ingest_segments",
+                "Segments of recordings stored.",
+                Counter::default(),
+            ),
+            segment_bytes: metrics.register(
+                "sightline_ingest_segment_bytes",
+                "Bytes of the segments stored.",
+                Counter::default(),
+            ),
+            upload_seconds: metrics.register(
+                "sightline_ingest_upload_seconds",
+                "How long storing a segment took.",
+                Histogram::new(latency_buckets()),
+            ),
+            upkeep_rounds: metrics.register(
+                "sightline_ingest_upkeep_rounds",
+                "Rounds in which this worker removed old recordings.",
+                Counter::default(),
+            ),
+            segments_expired: metrics.register(
+                "sightline_ingest_segments_expired",
+                "Segments that were removed because they were too old or too much.",
+                Counter::default(),
+            ),
+            lost: metrics.register(
+                "sightline_ingest_segments_lost",
+                "Segments that were not stored, by reason.",
+                Family::default(),
+            ),
             streams: metrics.register(
                 "sightline_ingest_streams",
                 "Streams that this worker runs, by state.",
                 Family::default(),
             ),
         }
+    }
+
+    /// A segment is stored; how large it is, and how long that took.
+    pub(crate) fn stored(&self, bytes: u64, seconds: f64) {
+        self.segments.inc();
+        self.segment_bytes.inc_by(bytes);
+        self.upload_seconds.observe(seconds);
+    }
+
+    /// A segment is not stored, and never will be.
+    pub(crate) fn lost(&self, reason: &'static str) {
+        self.lost.get_or_create(&ByReason { reason }).inc();
     }
 
     /// A stream left one state for another; `None` before its run and after it.

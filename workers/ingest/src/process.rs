@@ -17,18 +17,36 @@ use crate::wire;
 /// Reports that were read and not yet handled. When they are, the pipe fills, and with it the source is held back.
 const READ_AHEAD: usize = 2;
 /// Variables of the worker that may hold secrets: a child reads what strangers send.
-const SECRETS: [&str; 2] = ["SIGHTLINE_API_KEY", "SIGHTLINE_NATS_URL"];
+const SECRETS: [&str; 9] = [
+    "SIGHTLINE_API_KEY",
+    "SIGHTLINE_NATS_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_TOKEN",
+    "AWS_SSE_CUSTOMER_KEY_BASE64",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+];
 
 /// A running child. Dropping it kills it.
 pub(crate) struct ChildProcess {
     child: Child,
-    stdin: ChildStdin,
+    /// None once the child was told to complete what it has.
+    stdin: Option<ChildStdin>,
     reports: mpsc::Receiver<io::Result<Report>>,
 }
 
 impl ChildProcess {
     /// Starts a child that opens `open`.
     pub(crate) async fn start(program: &[OsString], open: OpenSource) -> io::Result<Self> {
+        let mut started = Self::spawn(program)?;
+        started.send(Body::Open(open)).await?;
+        Ok(started)
+    }
+
+    /// Starts a child that waits for its first command.
+    pub(crate) fn spawn(program: &[OsString]) -> io::Result<Self> {
         let (program, arguments) = program.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
         for secret in SECRETS {
@@ -48,18 +66,21 @@ impl ChildProcess {
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let (sender, reports) = mpsc::channel(READ_AHEAD);
         tokio::spawn(follow(stdout, sender));
-        let mut started = Self {
+        Ok(Self {
             child,
-            stdin,
+            stdin: Some(stdin),
             reports,
-        };
-        started.send(Body::Open(open)).await?;
-        Ok(started)
+        })
     }
 
     /// Says what to take from now on.
     pub(crate) async fn take(&mut self, take: TakeFrom) -> io::Result<()> {
         self.send(Body::Take(take)).await
+    }
+
+    /// Asks the child to complete what it has open, and to end: by closing its standard input.
+    pub(crate) fn complete(&mut self) {
+        self.stdin = None;
     }
 
     /// The next report; `None` when the child is gone. Safe to cancel.
@@ -77,14 +98,16 @@ impl ChildProcess {
         }
     }
 
-    async fn send(&mut self, command: Body) -> io::Result<()> {
+    /// Gives the child a command; waits while the child takes none.
+    pub(crate) async fn send(&mut self, command: Body) -> io::Result<()> {
         let command = ChildCommand {
             command: Some(command),
         };
-        self.stdin
+        let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        stdin
             .write_all(&command.encode_length_delimited_to_vec())
             .await?;
-        self.stdin.flush().await
+        stdin.flush().await
     }
 }
 

@@ -9,7 +9,7 @@ use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{
     AudioChunk, GapBody, Observation, RtStreamRecord, RunRecord, StatusBody,
 };
-use sightline_proto::v1::rt_stream::State;
+use sightline_proto::v1::rt_stream::{RecordingState, State};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -169,13 +169,18 @@ impl RunState {
             attempt,
             "stream changed its state"
         );
+        self.tell(detail.to_owned()).await
+    }
+
+    /// Tells the stream's state, with this detail.
+    async fn tell(&mut self, detail: String) -> Result<(), RecordError> {
         self.changes += 1;
         let now = self.shared.clock.now_us();
         let which = format!("{}.{}", self.run.generation, self.changes);
         let body = StatusBody {
-            state: state.into(),
-            detail: detail.to_owned(),
-            attempt,
+            state: self.run.state,
+            detail,
+            attempt: self.run.attempt,
         };
         self.observe(
             ObservationKind::Status,
@@ -187,16 +192,60 @@ impl RunState {
         .await
     }
 
-    /// Media between these times never came.
+    /// What recording is doing.
+    pub(crate) fn recording_state(&self) -> RecordingState {
+        RecordingState::try_from(self.run.recording_state).unwrap_or_default()
+    }
+
+    /// Recording is in another state: stored, and told unless it only begins or ends with the stream. The same once more
+    /// changes nothing.
+    pub(crate) async fn set_recording(
+        &mut self,
+        state: RecordingState,
+        detail: &str,
+    ) -> Result<(), RecordError> {
+        if self.recording_state() == state && self.run.recording_detail == detail {
+            return Ok(());
+        }
+        self.run.recording_state = state.into();
+        detail.clone_into(&mut self.run.recording_detail);
+        self.store().await?;
+        let told = match state {
+            RecordingState::Active if detail.is_empty() => "recording".to_owned(),
+            RecordingState::Active => format!("recording without sound: {detail}"),
+            RecordingState::Failing => format!("recording is failing: {detail}"),
+            RecordingState::Unsupported => format!("recording is not possible: {detail}"),
+            _ => return Ok(()),
+        };
+        tracing::info!(
+            rtstream = self.rtstream_id,
+            ?state,
+            detail,
+            "recording changed its state"
+        );
+        self.tell(told).await
+    }
+
+    /// The stream ends, and its recording with it; that it was impossible stays to be seen.
+    pub(crate) fn end_recording(&mut self) {
+        use RecordingState::{Stopped, Unspecified, Unsupported};
+        if !matches!(self.recording_state(), Unspecified | Unsupported) {
+            self.run.recording_state = Stopped.into();
+            self.run.recording_detail.clear();
+        }
+    }
+
+    /// Media between these times never came, or is lost. Told again, it is the same observation.
     pub(crate) async fn gap(
         &self,
         what: &str,
+        reason: &str,
         from_us: i64,
         to_us: i64,
     ) -> Result<(), RecordError> {
         let body = GapBody {
             what: what.to_owned(),
-            reason: "offline".to_owned(),
+            reason: reason.to_owned(),
         };
         self.observe(ObservationKind::Gap, from_us, to_us, what, Body::Gap(body))
             .await

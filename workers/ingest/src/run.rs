@@ -100,17 +100,19 @@ async fn begin(
             return Ok(Outcome::Over);
         }
     };
-    let mut supervisor = Supervisor::new(shared, id, source, &mut state);
-    let (end, detail) = tokio::select! {
-        ended = supervisor.run() => ended?,
-        () = unwanted(shared, id, stream.start_count) => (State::Stopped, String::new()),
-        () = shutdown.cancelled() => {
-            drop(supervisor);
-            state.store().await?;
-            return Ok(Outcome::HandOver);
-        }
+    let mut supervisor = Supervisor::new(shared, id, source, &mut state).await?;
+    let end = tokio::select! {
+        ended = supervisor.run() => Some(ended?),
+        () = unwanted(shared, id, stream.start_count) => Some((State::Stopped, String::new())),
+        () = shutdown.cancelled() => None,
     };
+    supervisor.finish(end.is_some()).await?;
     drop(supervisor);
+    let Some((end, detail)) = end else {
+        state.store().await?;
+        return Ok(Outcome::HandOver);
+    };
+    state.end_recording();
     state.set(end, &detail, 0).await?;
     Ok(Outcome::Over)
 }

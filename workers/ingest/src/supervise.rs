@@ -8,10 +8,12 @@ use sightline_proto::internal::child_report::Report;
 use sightline_proto::internal::{Failed, OpenSource, Opened, SampledWindow};
 use sightline_proto::v1::rt_stream::State;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
+use crate::holes::{OFFLINE, WORKER_LOST};
 use crate::process::ChildProcess;
 use crate::record::{RecordError, RunState};
+use crate::recording::Recording;
 use crate::wanted::Wanted;
 use crate::{Shared, backoff, publish};
 
@@ -19,6 +21,8 @@ use crate::{Shared, backoff, publish};
 const SOUND: Duration = Duration::from_secs(60);
 /// A file that fails so often in a row at the same place is given up: trying again does not mend a file.
 const FILE_TRIES: u32 = 5;
+/// How long a child may take to complete the segment that it has open.
+const LAST_REPORTS: Duration = Duration::from_secs(3);
 
 /// What is read.
 pub(crate) struct Source {
@@ -45,7 +49,10 @@ pub(crate) struct Supervisor<'a> {
     id: &'a str,
     source: Source,
     state: &'a mut RunState,
+    recording: Recording,
     wanted: Wanted,
+    /// The one that runs.
+    child: Option<ChildProcess>,
     /// Failures in a row.
     failures: u32,
     /// Stream time of the last media at the last failure.
@@ -57,13 +64,15 @@ pub(crate) struct Supervisor<'a> {
 }
 
 impl<'a> Supervisor<'a> {
-    pub(crate) fn new(
+    pub(crate) async fn new(
         shared: &'a Arc<Shared>,
         id: &'a str,
         source: Source,
         state: &'a mut RunState,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, RecordError> {
+        let wanted = Wanted::of(&shared.catalog, id);
+        let recording = Recording::start(shared, id, state, wanted.record).await?;
+        Ok(Self {
             shared,
             id,
             source,
@@ -73,29 +82,58 @@ impl<'a> Supervisor<'a> {
                 media_end(&state.run)
             },
             state,
-            wanted: Wanted::default(),
+            recording,
+            wanted,
+            child: None,
             failures: 0,
             failed_at_us: 0,
             active_since: None,
-        }
+        })
     }
 
-    /// Runs until the stream is over; how it ended, and why.
+    /// Takes what the child still has of the recording, if that is not taken from the source again, and stores what was taken.
+    /// To be called after [`Self::run`] ended or was cut off; `over` says that nobody goes on with the stream.
+    pub(crate) async fn finish(&mut self, over: bool) -> Result<(), RecordError> {
+        if let Some(mut child) = self.child.take()
+            && self.wanted.record
+            && (over || !self.source.is_file)
+        {
+            child.complete();
+            let last = async {
+                while let Some(Ok(report)) = child.next().await {
+                    if let Report::Segment(segment) = report {
+                        self.recording.hand_over(self.state, segment);
+                    }
+                }
+            };
+            if timeout(LAST_REPORTS, last).await.is_err() {
+                tracing::warn!(rtstream = self.id, "the child did not end in time");
+            }
+        }
+        self.recording.finish(self.state, over).await
+    }
+
+    /// Runs until the stream is over; how it ended, and why. It may be cut off anywhere.
     pub(crate) async fn run(&mut self) -> Result<(State, String), RecordError> {
         self.state.set(State::Connecting, "", 0).await?;
         loop {
             let end = self.child().await?;
+            self.child = None;
             let sound = self
                 .active_since
                 .take()
                 .is_some_and(|since| since.elapsed() >= SOUND);
-            let got_on = self.source.is_file && self.last_media_us > self.failed_at_us;
+            let got_on = self.source.is_file && self.reached_us() > self.failed_at_us;
             self.failures = if sound || got_on {
                 1
             } else {
                 self.failures + 1
             };
-            self.failed_at_us = self.last_media_us;
+            self.failed_at_us = self.reached_us();
+            self.recording.interrupted(match end {
+                ChildEnd::Died(_) => WORKER_LOST,
+                ChildEnd::Ended | ChildEnd::Failed(_) => OFFLINE,
+            });
             let (reason, at_once) = match end {
                 ChildEnd::Ended => return Ok((State::Ended, String::new())),
                 ChildEnd::Failed(failed) if failed.permanent => {
@@ -119,7 +157,7 @@ impl<'a> Supervisor<'a> {
                 .set(State::Reconnecting, &reason, self.failures)
                 .await?;
             if !at_once {
-                sleep(backoff::pause(self.failures)).await;
+                self.pause(backoff::pause(self.failures)).await?;
             }
         }
     }
@@ -130,22 +168,25 @@ impl<'a> Supervisor<'a> {
         changes.mark_unchanged();
         self.want(Wanted::of(&self.shared.catalog, self.id));
         let started = ChildProcess::start(&self.shared.config.child, self.open()).await;
-        let mut child = match started {
-            Ok(child) => child,
+        let child = match started {
+            Ok(child) => self.child.insert(child),
             Err(error) => {
                 return Ok(ChildEnd::Died(format!(
                     "the child cannot be started: {error}"
                 )));
             }
         };
-        if let Err(error) = child.take(self.wanted.take_from(&self.state.run)).await {
+        let take = self
+            .wanted
+            .take_from(&self.state.run, self.recording.handed_us());
+        if let Err(error) = child.take(take).await {
+            let status = self.ended().await;
             return Ok(ChildEnd::Died(format!(
-                "the child does not listen: {error}; {}",
-                child.end().await
+                "the child does not listen: {error}; {status}"
             )));
         }
         loop {
-            let report = self.next(&mut child, &mut changes).await;
+            let report = self.next(&mut changes).await?;
             let report = match report {
                 Some(Ok(report)) => report,
                 Some(Err(error)) => {
@@ -154,7 +195,7 @@ impl<'a> Supervisor<'a> {
                     )));
                 }
                 None => {
-                    let status = child.end().await;
+                    let status = self.ended().await;
                     return Ok(ChildEnd::Died(format!(
                         "the child of this stream died ({status})"
                     )));
@@ -166,32 +207,68 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// The next report; meanwhile the child is told when something else is wanted.
+    /// How the child ended.
+    async fn ended(&mut self) -> String {
+        match self.child.take() {
+            Some(child) => child.end().await,
+            None => "gone".to_owned(),
+        }
+    }
+
+    /// The next report; meanwhile the child is told when something else is wanted, and noted what is stored.
     async fn next(
         &mut self,
-        child: &mut ChildProcess,
         changes: &mut watch::Receiver<u64>,
-    ) -> Option<std::io::Result<Report>> {
+    ) -> Result<Option<std::io::Result<Report>>, RecordError> {
         loop {
+            let Some(child) = &mut self.child else {
+                return Ok(None);
+            };
             tokio::select! {
-                report = child.next() => return report,
+                report = child.next() => return Ok(report),
+                Some(news) = self.recording.next() => self.recording.heard(self.state, news).await?,
                 Ok(()) = changes.changed() => {
                     let wanted = Wanted::of(&self.shared.catalog, self.id);
                     if wanted != self.wanted {
                         self.want(wanted);
-                        // A child that does not listen is gone, which its reports tell.
-                        let _ = child.take(self.wanted.take_from(&self.state.run)).await;
+                        self.tell_child().await;
                     }
                 }
             }
         }
     }
 
+    async fn tell_child(&mut self) {
+        let handed_us = self.recording.handed_us();
+        let take = self.wanted.take_from(&self.state.run, handed_us);
+        if let Some(child) = &mut self.child {
+            // A child that does not listen is gone, which its reports tell.
+            let _ = child.take(take).await;
+        }
+    }
+
+    /// Holds back; meanwhile is noted what is stored.
+    async fn pause(&mut self, pause: Duration) -> Result<(), RecordError> {
+        let pausing = sleep(pause);
+        tokio::pin!(pausing);
+        loop {
+            tokio::select! {
+                () = &mut pausing => return Ok(()),
+                Some(news) = self.recording.next() => self.recording.heard(self.state, news).await?,
+            }
+        }
+    }
+
+    /// Stream time that was reached with anything.
+    fn reached_us(&self) -> i64 {
+        self.last_media_us.max(self.recording.handed_us())
+    }
+
     /// Changes what is wanted. What is new begins with the next whole window: for what has gone by, a file would have to be
     /// read again, and everything else would wait.
     fn want(&mut self, wanted: Wanted) {
         self.wanted = wanted;
-        let position_us = (self.last_media_us - self.state.run.epoch_us).max(0);
+        let position_us = (self.reached_us() - self.state.run.epoch_us).max(0);
         let next_window = &mut self.state.run.next_window;
         next_window.retain(|key, _| self.wanted.samplings.contains_key(key));
         for (key, (sampling, _)) in &self.wanted.samplings {
@@ -212,8 +289,16 @@ impl<'a> Supervisor<'a> {
                 publish::utterance(self.shared, self.state, self.id, utterance).await?;
                 self.last_media_us = self.last_media_us.max(media_end(&self.state.run));
             }
+            Report::Segment(segment) => {
+                self.recording
+                    .segment(self.state, segment, self.source.fast)
+                    .await?;
+            }
+            Report::NotRecordable(why) => self.recording.not_recordable(self.state, why).await?,
             Report::Ended(_) => return Ok(Some(ChildEnd::Ended)),
             Report::Failed(failed) => return Ok(Some(ChildEnd::Failed(failed))),
+            // Of children that were asked for something else.
+            Report::Picture(_) | Report::Exported(_) => {}
         }
         Ok(None)
     }
@@ -225,9 +310,14 @@ impl<'a> Supervisor<'a> {
         }
         if self.last_media_us != 0 && !self.source.is_file {
             let now = self.shared.clock.now_us();
-            self.state.gap("frames", self.last_media_us, now).await?;
-            if self.wanted.audio {
-                self.state.gap("audio", self.last_media_us, now).await?;
+            let wanted = [
+                ("frames", !self.wanted.samplings.is_empty()),
+                ("audio", self.wanted.audio),
+            ];
+            for (what, _) in wanted.iter().filter(|(_, wanted)| *wanted) {
+                self.state
+                    .gap(what, OFFLINE, self.last_media_us, now)
+                    .await?;
             }
         }
         self.state.set(State::Active, "", 0).await
@@ -261,7 +351,8 @@ impl<'a> Supervisor<'a> {
             url: self.source.url.clone(),
             real_time: !self.source.fast,
             start_position_us: if self.source.is_file {
-                self.wanted.start_position_us(run)
+                self.wanted
+                    .start_position_us(run, self.recording.handed_us())
             } else {
                 0
             },

@@ -16,6 +16,8 @@ pub(crate) struct Wanted {
     /// By sampling key: the sampling and the models that describe it.
     pub(crate) samplings: BTreeMap<String, (Sampling, BTreeSet<String>)>,
     pub(crate) audio: bool,
+    /// Whether the stream is recorded; it is played for that alone too.
+    pub(crate) record: bool,
 }
 
 impl Wanted {
@@ -45,11 +47,12 @@ impl Wanted {
             .as_ref()
             .and_then(|stream| stream.value.rtstream.as_ref());
         wanted.audio = stream.is_some_and(|stream| stream.transcribe);
+        wanted.record = stream.is_some_and(|stream| stream.store);
         wanted
     }
 
-    /// The same for the child: what was published already is left out.
-    pub(crate) fn take_from(&self, run: &RunRecord) -> TakeFrom {
+    /// The same for the child: what was published already is left out, and of the recording what lies before `recorded_us`.
+    pub(crate) fn take_from(&self, run: &RunRecord, recorded_us: i64) -> TakeFrom {
         let wanted = |(key, (sampling, _)): (&String, &(Sampling, _))| WantedSampling {
             sampling: Some(*sampling),
             first_window: run.next_window.get(key).copied().unwrap_or(0),
@@ -58,12 +61,14 @@ impl Wanted {
             samplings: self.samplings.iter().map(wanted).collect(),
             audio: self.audio,
             audio_from_us: (run.audio_done_us - run.epoch_us).max(0),
+            record: self.record,
+            record_from_us: (recorded_us - run.epoch_us).max(0),
         }
     }
 
     /// Where a file is to be read from: nothing wanted lies before.
-    pub(crate) fn start_position_us(&self, run: &RunRecord) -> i64 {
-        let take = self.take_from(run);
+    pub(crate) fn start_position_us(&self, run: &RunRecord, recorded_us: i64) -> i64 {
+        let take = self.take_from(run, recorded_us);
         let windows = take.samplings.iter().map(|wanted| {
             let window_us = wanted.sampling.as_ref().map_or(0, |s| s.window_us);
             i64::try_from(wanted.first_window)
@@ -71,6 +76,51 @@ impl Wanted {
                 .saturating_mul(window_us)
         });
         let audio = take.audio.then_some(take.audio_from_us);
-        windows.chain(audio).min().unwrap_or(0)
+        let record = take.record.then_some(take.record_from_us);
+        windows.chain(audio).chain(record).min().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_from_where_anything_is_wanted() {
+        const EPOCH_US: i64 = 1_795_514_400_000_000;
+        let sampling = Sampling {
+            window_us: 5_000_000,
+            frame_count: 2,
+        };
+        let key = ids::sampling_key(&sampling);
+        let run = RunRecord {
+            epoch_us: EPOCH_US,
+            next_window: [(key.clone(), 3)].into(),
+            audio_done_us: EPOCH_US + 12_000_000,
+            ..RunRecord::default()
+        };
+        let check = |samplings, audio, recorded_us: Option<i64>, expected| {
+            let entry = || (key.clone(), (sampling, BTreeSet::new()));
+            let wanted = Wanted {
+                samplings: (0..samplings).map(|_| entry()).collect(),
+                audio,
+                record: recorded_us.is_some(),
+            };
+            let recorded_us = recorded_us.unwrap_or(0);
+            assert_eq!(wanted.start_position_us(&run, recorded_us), expected);
+            let take = wanted.take_from(&run, recorded_us);
+            assert_eq!(take.samplings.len(), samplings);
+            assert_eq!(take.record, wanted.record);
+        };
+        let seconds = |s: i64| Some(EPOCH_US + s * 1_000_000);
+        check(0, false, None, 0);
+        check(1, false, None, 15_000_000);
+        check(1, true, None, 12_000_000);
+        check(1, true, seconds(8), 8_000_000);
+        check(1, true, seconds(20), 12_000_000);
+        check(0, false, seconds(20), 20_000_000);
+        // Nothing is recorded yet.
+        check(0, false, Some(0), 0);
+        check(1, false, Some(0), 0);
     }
 }

@@ -1,0 +1,218 @@
+//! Removing old recordings: one worker of all does a round now and then, whichever finds that one is due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sightline_catalog::{Catalog, CatalogError};
+use sightline_proto::internal::{RtStreamRecord, RunRecord, UpkeepRecord};
+use sightline_proto::v1::RtStream;
+use sightline_proto::v1::rt_stream::State;
+use sightline_recordings::{Retention, Store, StoreError, enforce};
+use sightline_service::{Shutdown, chain};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::Shared;
+
+/// The record's id.
+const ID: &str = "recordings";
+
+/// Does the rounds that fall to this worker, until shutdown.
+pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
+    let every = shared.config.upkeep_every.max(Duration::from_millis(1));
+    // Looked at more often than it is due, so that a round of a worker that died is late by little.
+    let mut tick = interval(every.div_f64(4.0));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let now_us = shared.clock.now_us();
+        match take(&shared.catalog, &shared.config.worker, every, now_us).await {
+            Ok(false) => {}
+            Ok(true) => {
+                shared.metrics.upkeep_rounds.inc();
+                // Cut off anywhere, it is completed by the next round.
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = round(&shared, now_us) => {}
+                }
+            }
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "whether upkeep is due is not known");
+            }
+        }
+    }
+}
+
+/// Takes the round that is due, if one is and no other worker was quicker.
+async fn take(
+    catalog: &Catalog,
+    worker: &str,
+    every: Duration,
+    now_us: i64,
+) -> Result<bool, CatalogError> {
+    let every_us = i64::try_from(every.as_micros()).unwrap_or(i64::MAX);
+    let due = |record: &UpkeepRecord| {
+        // A clock that was wrong must not put it off for ever.
+        let age_us = now_us.saturating_sub(record.begun_us);
+        age_us >= every_us || age_us <= -every_us
+    };
+    // Mostly it is not: the view says so without asking.
+    if catalog
+        .get::<UpkeepRecord>(ID)
+        .is_some_and(|known| !due(&known.value))
+    {
+        return Ok(false);
+    }
+    let found = catalog.fetch::<UpkeepRecord>(ID).await?;
+    if found.as_ref().is_some_and(|found| !due(&found.value)) {
+        return Ok(false);
+    }
+    let record = UpkeepRecord {
+        holder: worker.to_owned(),
+        begun_us: now_us,
+    };
+    let taken = match found {
+        Some(found) => catalog.update(ID, &record, found.revision).await,
+        None => catalog.create(ID, &record).await,
+    };
+    match taken {
+        Ok(_) => Ok(true),
+        Err(CatalogError::Conflict { .. } | CatalogError::Exists { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn round(shared: &Shared, now_us: i64) {
+    for (id, record) in shared.catalog.list::<RtStreamRecord>() {
+        let Some(stream) = &record.value.rtstream else {
+            continue;
+        };
+        let run = shared.catalog.get::<RunRecord>(&id);
+        let run = run
+            .map(|run| RunRecord::clone(&run.value))
+            .unwrap_or_default();
+        if !stream.store && run.recorded_us == 0 {
+            continue;
+        }
+        let retention = retention(stream, shared.config.retention);
+        let written_us = written_up_to(&run, now_us);
+        match enforce(&shared.library, &id, retention, written_us, now_us).await {
+            Ok(kept) => {
+                shared.metrics.segments_expired.inc_by(kept.removed);
+                if kept.removed > 0 {
+                    tracing::info!(
+                        rtstream = id,
+                        removed = kept.removed,
+                        removed_bytes = kept.removed_bytes,
+                        bytes = kept.bytes,
+                        "old segments are removed"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(
+                rtstream = id,
+                error = chain(&error),
+                "old segments are not removed, trying again in the next round"
+            ),
+        }
+    }
+    match expired_pages(shared.library.store(), now_us).await {
+        Ok(0) => {}
+        Ok(pages) => tracing::info!(pages, "player pages whose links expired are removed"),
+        Err(error) => tracing::warn!(
+            error = chain(&error),
+            "expired player pages are not removed, trying again in the next round"
+        ),
+    }
+}
+
+/// On a thread of its own: the compiler can't tell that this future may move between threads.
+async fn expired_pages(store: &Store, now_us: i64) -> Result<u64, StoreError> {
+    let (store, runtime) = (store.clone(), Handle::current());
+    let removing = spawn_blocking(move || runtime.block_on(store.remove_expired_pages(now_us)));
+    removing
+        .await
+        .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+}
+
+/// What is kept of a stream: what it says, or the default.
+fn retention(stream: &RtStream, default: Retention) -> Retention {
+    const SECOND: i64 = 1_000_000;
+    let said = stream.retention.unwrap_or_default();
+    let age_us = said.max_age_seconds.max(0).saturating_mul(SECOND);
+    let bytes = u64::try_from(said.max_bytes).unwrap_or(0);
+    Retention {
+        max_age_us: if age_us == 0 {
+            default.max_age_us
+        } else {
+            age_us
+        },
+        max_bytes: if bytes == 0 { default.max_bytes } else { bytes },
+    }
+}
+
+/// Nothing more is stored that starts before.
+fn written_up_to(run: &RunRecord, now_us: i64) -> i64 {
+    let running = matches!(
+        State::try_from(run.state),
+        Ok(State::Connecting | State::Active | State::Reconnecting)
+    );
+    match run.recorded_us.max(run.epoch_us) {
+        0 => now_us,
+        reached_us if running => reached_us.min(now_us),
+        _ => now_us,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_keeps_what_it_says_and_else_the_default() {
+        let default = Retention {
+            max_age_us: 5,
+            max_bytes: 7,
+        };
+        for (age, bytes, expected) in [
+            (0, 0, (5, 7)),
+            (2, 0, (2_000_000, 7)),
+            (0, 9, (5, 9)),
+            (-1, -1, (5, 7)),
+            (i64::MAX, 1, (i64::MAX, 1)),
+        ] {
+            let stream = RtStream {
+                retention: Some(sightline_proto::v1::Retention {
+                    max_age_seconds: age,
+                    max_bytes: bytes,
+                }),
+                ..RtStream::default()
+            };
+            let kept = retention(&stream, default);
+            assert_eq!((kept.max_age_us, kept.max_bytes), expected);
+        }
+    }
+
+    #[test]
+    fn hours_are_over_when_the_recording_has_passed_them() {
+        let check = |state: State, epoch_us, recorded_us, expected| {
+            let run = RunRecord {
+                state: state.into(),
+                epoch_us,
+                recorded_us,
+                ..RunRecord::default()
+            };
+            assert_eq!(written_up_to(&run, 100), expected);
+        };
+        check(State::Unspecified, 0, 0, 100);
+        check(State::Connecting, 0, 0, 100);
+        check(State::Active, 50, 0, 50);
+        check(State::Reconnecting, 50, 70, 70);
+        check(State::Active, 50, 700, 100);
+        check(State::Ended, 50, 70, 100);
+    }
+}

@@ -381,6 +381,9 @@ impl Shared {
             alert,
             event: &event,
             collection_id: stream.map_or("", |stream| &stream.collection_id),
+            links: stream
+                .filter(|stream| stream.store)
+                .map(|_| &self.config.links),
         };
         let observation = firing.observation();
         let subject = Subject::Observation {

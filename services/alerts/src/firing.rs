@@ -6,6 +6,7 @@ use serde::Serialize;
 use sightline_proto::ids;
 use sightline_proto::internal::{Delivery, FiringBody, JudgedWindow, Observation, observation};
 use sightline_proto::v1::{Alert, Event};
+use sightline_recordings::links::Links;
 
 use crate::policy::Decision;
 
@@ -15,6 +16,8 @@ pub(crate) struct Firing<'a> {
     pub(crate) alert: &'a Alert,
     pub(crate) event: &'a Event,
     pub(crate) collection_id: &'a str,
+    /// None where nothing is recorded.
+    pub(crate) links: Option<&'a Links>,
 }
 
 /// The webhook's body: the fields of the VideoDB wire format, and those that theirs lacks.
@@ -27,9 +30,9 @@ struct Body<'a> {
     timestamp: String,
     start_time: String,
     end_time: String,
-    /// Null until the stream is recorded.
-    stream_url: Option<&'a str>,
-    player_url: Option<&'a str>,
+    /// Null where nothing is recorded.
+    stream_url: Option<String>,
+    player_url: Option<String>,
     alert_id: &'a str,
     rtstream_id: &'a str,
     index_id: &'a str,
@@ -75,6 +78,7 @@ impl Firing<'_> {
     pub(crate) fn delivery(&self) -> Delivery {
         let first = self.first();
         let firing = self.body();
+        let (stream_url, player_url) = self.urls();
         let body = Body {
             event_id: &firing.event_id,
             label: &firing.label,
@@ -83,8 +87,8 @@ impl Firing<'_> {
             timestamp: with_offset(firing.decided_us),
             start_time: with_offset(first.start_us),
             end_time: with_offset(first.end_us),
-            stream_url: None,
-            player_url: None,
+            stream_url,
+            player_url,
             alert_id: &firing.alert_id,
             rtstream_id: &self.alert.rtstream_id,
             index_id: &firing.index_id,
@@ -101,6 +105,22 @@ impl Firing<'_> {
             rtstream_id: self.alert.rtstream_id.clone(),
             firing_id: firing.firing_id,
         }
+    }
+
+    /// Links that play the window that opened the firing; they expire counted from the decision, so that the body stays as it is.
+    fn urls(&self) -> (Option<String>, Option<String>) {
+        let (first, decided_us) = (self.first(), self.decision.firing.decided_us);
+        let links = self.links.map(|links| {
+            links.around(
+                &self.alert.rtstream_id,
+                first.start_us,
+                first.end_us,
+                decided_us,
+            )
+        });
+        links
+            .map(|links| (links.stream_url, links.player_url))
+            .unzip()
     }
 
     fn body(&self) -> FiringBody {
@@ -185,15 +205,16 @@ mod tests {
             label: "smoke".into(),
             ..Event::default()
         };
-        let firing = Firing {
+        let mut firing = Firing {
             decision: &decision,
             alert: &alert,
             event: &event,
             collection_id: "c-1",
+            links: None,
         };
         let delivery = firing.delivery();
         let body: serde_json::Value = serde_json::from_slice(&delivery.body).expect("JSON");
-        let expected = serde_json::json!({
+        let mut expected = serde_json::json!({
             "event_id": "evt-1",
             "label": "smoke",
             "confidence": 0.97,
@@ -214,5 +235,15 @@ mod tests {
             ids::endpoint_id("http://127.0.0.1/hook")
         );
         assert_eq!(firing.observation().end_us, first.end_us);
+
+        let public = "https://video.example/".parse().expect("a URL");
+        let links = Links::new(&public, &[7; 32], Some(1_000_000));
+        let around = links.around("rts-1", first.start_us, first.end_us, 1_795_514_410_716_407);
+        firing.links = Some(&links);
+        expected["stream_url"] = around.stream_url.into();
+        expected["player_url"] = around.player_url.into();
+        let delivery = firing.delivery();
+        let body: serde_json::Value = serde_json::from_slice(&delivery.body).expect("JSON");
+        assert_eq!(body, expected);
     }
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use sightline_bus::{Bus, BusError};
 use sightline_catalog::Catalog;
 use sightline_egress::Egress;
+use sightline_recordings::links::Links;
 use sightline_service::Shutdown;
 use sightline_service::clock::Clock;
 use sightline_service::metrics::Metrics;
@@ -31,10 +32,22 @@ use watchlist::Watchlist;
 pub use schedule::Schedule;
 
 /// How the service behaves. An alert's threshold is part of the alert.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// When failed deliveries are tried again.
     pub schedule: Schedule,
+    /// Makes the links to recordings that webhooks carry.
+    pub links: Links,
+}
+
+impl Config {
+    /// With the usual schedule.
+    pub fn new(links: Links) -> Self {
+        Self {
+            schedule: Schedule::default(),
+            links,
+        }
+    }
 }
 
 /// What the service needs.

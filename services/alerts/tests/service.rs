@@ -19,10 +19,11 @@ use sightline_catalog::{Catalog, Entry};
 use sightline_egress::{Egress, Policy, Timeouts};
 use sightline_proto::ids;
 use sightline_proto::internal::{
-    AlertRecord, Attempt, DeadLetter, EvaluationRecord, EventRecord, Observation, VerdictBody,
-    observation,
+    AlertRecord, Attempt, DeadLetter, EvaluationRecord, EventRecord, Observation, RtStreamRecord,
+    VerdictBody, observation,
 };
-use sightline_proto::v1::{Alert, Event, alert};
+use sightline_proto::v1::{Alert, Event, RtStream, alert};
+use sightline_recordings::links::{Links, PADDING_US};
 use sightline_service::Shutdown;
 use sightline_service::clock::{Clock, SystemClock};
 use sightline_service::metrics::Metrics;
@@ -104,6 +105,20 @@ impl Platform {
             .await?;
         self.create(&alert.id.clone(), AlertRecord { alert: Some(alert) })
             .await
+    }
+
+    /// The stream is recorded from now on.
+    async fn record(&self) -> Result<()> {
+        let stream = RtStream {
+            id: STREAM.into(),
+            store: true,
+            ..RtStream::default()
+        };
+        let record = RtStreamRecord {
+            rtstream: Some(stream),
+            ..RtStreamRecord::default()
+        };
+        self.create(STREAM, record).await
     }
 
     async fn create<T: Entry>(&self, id: &str, record: T) -> Result<()> {
@@ -210,6 +225,7 @@ fn serve(
             delays: vec![Duration::from_millis(100), Duration::from_millis(200)],
             seed: 1,
         },
+        links: links(),
     };
     let deps = Deps {
         bus: bus.clone(),
@@ -221,6 +237,12 @@ fn serve(
     let shutdown = Shutdown::new();
     let service = tokio::spawn(sightline_alerts::serve(config, deps, shutdown.clone()));
     (shutdown, service)
+}
+
+/// They work for a minute, so that a body made twice would differ.
+fn links() -> Links {
+    let public = "https://video.example/".parse().expect("a URL");
+    Links::new(&public, &[7; 32], Some(60_000_000))
 }
 
 /// What a receiver does with the next webhook.
@@ -361,10 +383,28 @@ async fn what_fails_is_tried_again_and_delays_nobody_else() -> Result<()> {
     let mut good = Receiver::start([]).await?;
     platform.alert("bad", &bad.url).await?;
     platform.alert("good", &good.url).await?;
+    platform.verdict("good", 0, 0.9).await?;
+    let (_, body) = good.next().await?;
+    assert!(body["stream_url"].is_null() && body["player_url"].is_null());
+    platform.record().await?;
     platform.verdict("bad", 0, 0.9).await?;
     let (headers, body) = bad.next().await?;
+    let stream_url = body["stream_url"].as_str().context("a link")?;
+    let token = stream_url
+        .strip_prefix("https://video.example/manifests/rts-1/")
+        .and_then(|rest| rest.strip_suffix("/stream.m3u8"))
+        .context("a playlist")?;
+    let clip = links().check_clip(STREAM, token, SystemClock.now_us())?;
+    let padded = EPOCH_US - PADDING_US..EPOCH_US + platform.window_us + PADDING_US;
+    assert_eq!(
+        (clip.start_us, clip.end_us),
+        (padded.start, Some(padded.end))
+    );
+    let player_url = body["player_url"].as_str().context("a link")?;
+    assert!(player_url.starts_with("https://video.example/watch?v="));
     // While the one hangs, the other is served.
-    platform.verdict("good", 0, 0.9).await?;
+    platform.verdict("good", 1, 0.1).await?;
+    platform.verdict("good", 2, 0.9).await?;
     good.next().await?;
     for _ in 0..2 {
         let (again, same) = bad.next().await?;

@@ -96,6 +96,12 @@ impl Chain {
         self.collect()
     }
 
+    /// Ends the stream and returns what was held back.
+    pub(crate) fn finish(self) -> Vec<Output> {
+        self.input.push_event(gst::event::Eos::new());
+        self.collect()
+    }
+
     fn collect(&self) -> Vec<Output> {
         std::mem::take(&mut *self.outputs.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -8,6 +8,7 @@ use gstreamer::prelude::*;
 
 use crate::chain::element;
 use crate::error::Failure;
+use crate::record::Coding;
 
 /// The largest picture that is decoded, in pixels a side.
 const MAX_EDGE: i32 = 8192;
@@ -227,6 +228,29 @@ impl Codec {
             parser.set_property("config-interval", -1i32);
         }
         Ok(parser)
+    }
+
+    /// How its pictures are made up, where they can be recorded.
+    pub(crate) fn coding(&self) -> Option<Coding> {
+        match self.caps {
+            "video/x-h264" => Some(Coding::H264),
+            "video/x-h265" => Some(Coding::H265),
+            _ => None,
+        }
+    }
+
+    /// What people call it.
+    pub(crate) fn name(&self) -> String {
+        match (self.caps, self.version) {
+            ("video/mpeg", Some((_, version))) => format!("MPEG-{version}"),
+            ("image/jpeg", _) => "Motion JPEG".to_owned(),
+            ("audio/mpeg", Some((_, 1))) => "MP3".to_owned(),
+            ("audio/mpeg", _) => "AAC".to_owned(),
+            (caps, _) => {
+                let name = caps.rsplit(['/', '-']).next().unwrap_or(caps);
+                name.to_uppercase()
+            }
+        }
     }
 
     /// What the parser is to put out.

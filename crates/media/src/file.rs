@@ -99,7 +99,7 @@ fn attach(tracks: &Tracks, pad: &gst::Pad) -> Result<(), Failure> {
         }
         None => {
             let name = caps.structure(0).map(|s| s.name().to_string());
-            tracks.unsupported(name.unwrap_or_default());
+            tracks.unsupported(medium, name.unwrap_or_default());
             Ok(())
         }
     }

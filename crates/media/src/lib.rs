@@ -1,4 +1,4 @@
-//! Video in: opens a source, samples windows of frames out of its pictures and cuts its speech into utterances.
+//! Video in: opens a source, samples windows of frames out of its pictures, cuts its speech into utterances and records it.
 //!
 //! One source, one pipeline, built element by element from fixed tables (`codecs`). Tracks are parsed but not decoded in
 //! it: what is wanted of them is decoded on the thread that reads (`chain`), so that a frame is ready as soon as it was
@@ -15,6 +15,7 @@ mod grid;
 mod guard;
 mod picture;
 mod play;
+mod record;
 mod rtsp;
 mod session;
 mod speech;

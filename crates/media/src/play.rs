@@ -33,8 +33,8 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Plays a source until it ends, fails or is stopped, and reports what it yields. Blocks; call it on a thread of its own.
 ///
-/// Reports come in this order: `Opened` first, windows of each sampling in theirs, utterances in theirs. `Ended` and
-/// `Failed` are what this returns. A live source never ends: when it stops, that is a failure that may pass.
+/// Reports come in this order: `Opened` first, windows of each sampling in theirs, utterances in theirs, segments of the
+/// recording in theirs, the last of them before this returns. `Ended` and `Failed` are what this returns. A live source never ends: when it stops, that is a failure that may pass.
 ///
 /// # Errors
 /// When the source can't be read or breaks off.
@@ -103,6 +103,13 @@ struct Player<'a> {
 
 impl Player<'_> {
     fn run(&self) -> Result<Ended, Failure> {
+        let played = self.play();
+        let at_end = played.is_ok() && !self.session.control.is_stopped();
+        self.tracks.recorder().finish(at_end);
+        played
+    }
+
+    fn play(&self) -> Result<Ended, Failure> {
         self.set_state(gst::State::Playing)?;
         let bus = self.pipeline.bus().ok_or_else(|| broken("it has no bus"))?;
         loop {

@@ -79,10 +79,13 @@ fn select_tracks(source: &gst::Element, session: &Arc<Session>, tracks: &Arc<Tra
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let known = codecs::depayloader(&caps).is_some();
         if wanted && !known {
-            tracks.unsupported(encoding(&caps));
+            tracks.unsupported(medium, encoding(&caps));
         }
         let select = wanted && known && !chosen.contains(&medium);
         if select {
+            if medium == Some(Medium::Video) {
+                tracks.recorder().expect_pictures();
+            }
             chosen.push(medium);
             if let Some(session) = session.upgrade().filter(|_| medium == Some(Medium::Audio)) {
                 session.set_has_audio();
@@ -105,12 +108,12 @@ fn attach_tracks(source: &gst::Element, session: &Arc<Session>, tracks: &Arc<Tra
 /// Pads are told apart by what they carry: any of them can be the first.
 fn attach(tracks: &Tracks, pad: &gst::Pad) -> Result<(), Failure> {
     let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-    let Some((_, depayloader, put_out)) = codecs::depayloader(&caps) else {
+    let Some((medium, depayloader, put_out)) = codecs::depayloader(&caps) else {
         return Ok(());
     };
     let put_out = codecs::caps(put_out);
     let Some(codec) = codecs::codec_of(&put_out) else {
-        tracks.unsupported(encoding(&caps));
+        tracks.unsupported(Some(medium), encoding(&caps));
         return Ok(());
     };
     let depayloader = element(depayloader)?;

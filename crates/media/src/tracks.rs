@@ -12,6 +12,7 @@ use crate::chain::element;
 use crate::codecs::{self, Codec, Medium};
 use crate::error::Failure;
 use crate::picture::Coded;
+use crate::record::Recorder;
 use crate::session::Session;
 use crate::timeline::{Pace, container_us};
 use crate::video::VideoTrack;
@@ -27,6 +28,7 @@ const LIVE_QUEUE_BYTES: u32 = 32 << 20;
 pub(crate) struct Tracks {
     session: Arc<Session>,
     pipeline: gst::Pipeline,
+    recorder: Arc<Recorder>,
     state: Mutex<State>,
 }
 
@@ -46,6 +48,7 @@ struct State {
 impl Tracks {
     pub(crate) fn new(session: Arc<Session>, pipeline: gst::Pipeline) -> Self {
         Self {
+            recorder: Arc::new(Recorder::new(Arc::clone(&session))),
             session,
             pipeline,
             state: Mutex::default(),
@@ -72,8 +75,16 @@ impl Tracks {
     }
 
     /// Remembers a track that can't be decoded.
-    pub(crate) fn unsupported(&self, what: impl Into<String>) {
-        self.lock().unsupported.push(what.into());
+    pub(crate) fn unsupported(&self, medium: Option<Medium>, what: String) {
+        if medium == Some(Medium::Audio) {
+            self.recorder.lacks_sound(&what);
+        }
+        self.lock().unsupported.push(what);
+    }
+
+    /// What records them.
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// Links a pad that carries a codec to the track of its kind.
@@ -81,19 +92,21 @@ impl Tracks {
     /// # Errors
     /// When a plugin is missing or the pad does not fit.
     pub(crate) fn attach(&self, pad: &gst::Pad, codec: &'static Codec) -> Result<(), Failure> {
+        self.recorder.expect(codec);
+        let recorder = Arc::clone(&self.recorder);
         let sink = match codec.medium {
             Medium::Video => {
                 let track = VideoTrack::new(Arc::clone(&self.session), codec)?;
                 let track = Arc::new(Mutex::new(track));
                 self.lock().video = Some(Arc::clone(&track));
-                sink_for(codec, Arc::clone(&self.session), track)
+                sink_for(codec, Arc::clone(&self.session), recorder, track)
             }
             Medium::Audio => {
                 let track = AudioTrack::new(Arc::clone(&self.session), codec);
                 let track = Arc::new(Mutex::new(track));
                 self.lock().audio = Some(Arc::clone(&track));
                 self.session.set_has_audio();
-                sink_for(codec, Arc::clone(&self.session), track)
+                sink_for(codec, Arc::clone(&self.session), recorder, track)
             }
         };
         let mut elements: Vec<gst::Element> = Vec::with_capacity(3);
@@ -254,13 +267,14 @@ impl Track for AudioTrack {
 fn sink_for<T: Track>(
     codec: &Codec,
     session: Arc<Session>,
+    recorder: Arc<Recorder>,
     track: Arc<Mutex<T>>,
 ) -> gst_app::AppSink {
     let medium = codec.medium;
     let taken = move |sink: &gst_app::AppSink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
         let _handling = session.activity.handling();
-        match take(&session, medium, &track, sink, &sample) {
+        match take(&session, &recorder, medium, &track, sink, &sample) {
             Ok(true) => Ok(gst::FlowSuccess::Ok),
             Ok(false) => Err(gst::FlowError::Eos),
             Err(failure) => {
@@ -297,6 +311,7 @@ fn first_time(pad: &gst::Pad, info: &gst::PadProbeInfo) -> Option<i64> {
 /// Hands one piece of media to its track when it is due; false if the source was stopped meanwhile.
 fn take<T: Track>(
     session: &Session,
+    recorder: &Recorder,
     medium: Medium,
     track: &Mutex<T>,
     sink: &gst_app::AppSink,
@@ -333,6 +348,7 @@ fn take<T: Track>(
         caps,
         position_us,
     };
+    recorder.take(medium, &coded, broken);
     locked(track).take(coded, broken)?;
     Ok(true)
 }

@@ -4,5 +4,6 @@ mod bad;
 mod camera;
 mod hearing;
 mod hostile;
+mod recording;
 mod sampling;
 mod support;

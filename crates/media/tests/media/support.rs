@@ -114,7 +114,7 @@ pub fn play_all(open: &OpenSource, take: TakeFrom) -> Played {
 pub struct Playing {
     pub control: Arc<Control>,
     pub reports: Receiver<Report>,
-    thread: std::thread::JoinHandle<Result<Ended, Failure>>,
+    pub thread: std::thread::JoinHandle<Result<Ended, Failure>>,
 }
 
 impl Playing {

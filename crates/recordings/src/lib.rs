@@ -7,6 +7,8 @@
 mod body;
 mod cache;
 mod error;
+#[cfg(test)]
+mod faulty;
 mod hours;
 mod library;
 pub mod links;
@@ -16,6 +18,8 @@ pub mod playlist;
 mod retention;
 mod staged;
 mod store;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 pub use body::ObjectBody;

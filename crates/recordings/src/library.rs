@@ -65,11 +65,15 @@ impl Library {
         let hours = self.hours(rtstream).await?;
         // What starts in the hour before may reach into the range.
         let earliest = from_us.saturating_sub(LONGEST_US).div_euclid(HOUR_US);
-        let wanted = hours
+        let latest = to_us.div_euclid(HOUR_US);
+        // Owned: a stream over references is not seen to be `Send` by callers.
+        let wanted: Vec<i64> = hours
             .iter()
-            .filter(|hour| (earliest..=to_us.div_euclid(HOUR_US)).contains(hour));
+            .copied()
+            .filter(|hour| (earliest..=latest).contains(hour))
+            .collect();
         let read: Vec<Arc<Hour>> = stream::iter(wanted)
-            .map(|hour| self.hour(rtstream, *hour))
+            .map(|hour| self.hour(rtstream, hour))
             .buffered(AT_ONCE)
             .try_collect()
             .await?;

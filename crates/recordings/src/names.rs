@@ -164,3 +164,133 @@ fn number(digits: &str) -> Option<i64> {
     let short = digits == "0" || !digits.starts_with('0');
     (plain && short).then(|| digits.parse().ok()).flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const UUID: &str = "01900000-0000-7000-8000-00000000000a";
+
+    #[test]
+    fn file_names_are_strict() {
+        let cases = [
+            ("0-1.ts", Some((0, 1))),
+            (
+                "1764000000000000-4000000.ts",
+                Some((1_764_000_000_000_000, 4_000_000)),
+            ),
+            ("1-600000000.ts", Some((1, LONGEST_US))),
+            ("1-600000001.ts", None),
+            ("1-0.ts", None),
+            ("01-1.ts", None),
+            ("1-01.ts", None),
+            ("+1-1.ts", None),
+            ("-1-1.ts", None),
+            ("1--1.ts", None),
+            (" 1-1.ts", None),
+            ("1-1.TS", None),
+            ("1-1.ts#1", None),
+            ("1-1.ts/", None),
+            ("../1-1.ts", None),
+            ("1.ts", None),
+            ("-1.ts", None),
+            ("1-.ts", None),
+            ("250000000000000001-1.ts", None),
+            ("99999999999999999999-1.ts", None),
+            ("१-1.ts", None),
+            ("", None),
+        ];
+        for (name, expected) in cases {
+            let parsed = Segment::parse(name);
+            assert_eq!(
+                parsed.map(|s| (s.start_us, s.duration_us)),
+                expected,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn hours_have_one_name() {
+        for (hour, name) in [
+            (0, "1970-01-01T00"),
+            (490_005, "2025-11-24T21"),
+            (69_444_444, "9892-03-08T12"),
+        ] {
+            assert_eq!(hour_name(hour), name);
+            assert_eq!(parse_hour(name), Some(hour));
+        }
+        for name in [
+            "",
+            "2025-11-24",
+            "2025-11-24T24",
+            "2025-02-30T00",
+            "2025-11-24t21",
+            "2025-11-24T21 ",
+            "2025-11-24T21:00",
+        ] {
+            assert_eq!(parse_hour(name), None, "{name}");
+        }
+    }
+
+    /// One name in its folder and no more, whatever is passed.
+    fn stays(path: Result<Path, StoreError>, folder: &str, depth: usize) -> bool {
+        path.is_ok_and(|path| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+            let parts: Vec<_> = path.parts().map(|part| part.as_ref().to_owned()).collect();
+            let plain = parts
+                .iter()
+                .all(|part| part.chars().all(plain) && !part.starts_with('.'));
+            plain && parts.len() == depth && parts[0] == folder
+        })
+    }
+
+    fn times() -> impl Strategy<Value = Segment> {
+        (0..=LATEST_US, 1..=LONGEST_US).prop_map(|(start_us, duration_us)| Segment {
+            start_us,
+            duration_us,
+            bytes: 0,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn segments_are_named_and_found(one in times(), other in times()) {
+            prop_assert_eq!(Segment::parse(&one.file_name()), Some(one));
+            prop_assert_eq!(parse_hour(&hour_name(one.hour())), Some(one.hour()));
+            let stream = format!("rts-{UUID}");
+            prop_assert!(stays(segment(&stream, one), "recordings", 4));
+            let same = segment(&stream, one).ok() == segment(&stream, other).ok();
+            prop_assert_eq!(same, one == other);
+        }
+
+        #[test]
+        fn a_name_parses_as_what_it_is_or_not_at_all(name in "[0-9+. -]{0,24}-[0-9+ ]{0,12}(.ts)?|.*") {
+            prop_assert!(Segment::parse(&name).is_none_or(|segment| segment.file_name() == name));
+            prop_assert!(parse_hour(&name).is_none_or(|hour| hour_name(hour) == name));
+        }
+
+        #[test]
+        fn nothing_passed_leaves_its_folder(text in "[a-z0-9./%#-]{0,100}|.*", start in any::<i64>(), duration in any::<i64>()) {
+            let id = format!("rts-{UUID}");
+            for id in [&text, &format!("rts-{text}"), &format!("exp-{text}"), &format!("{id}{text}")] {
+                prop_assert!(stream(id).is_err() || stays(stream(id), "recordings", 2));
+                prop_assert!(export(id).is_err() || stays(export(id), "exports", 2));
+                prop_assert!(page(id).is_err() || stays(page(id), "players", 2));
+            }
+            let times = Segment { start_us: start, duration_us: duration, bytes: 0 };
+            prop_assert!(segment(&id, times).is_err() || stays(segment(&id, times), "recordings", 4));
+        }
+
+        #[test]
+        fn a_slug_part_is_plain(wanted in ".{0,200}") {
+            let part = slug_part(&wanted);
+            prop_assert!(part.len() <= 64 && !part.starts_with('-') && !part.ends_with('-'));
+            prop_assert!(!part.contains("--"));
+            prop_assert!(part.is_empty() || page(&part).is_ok());
+            prop_assert_eq!(slug_part(&part), part);
+        }
+    }
+}

@@ -17,6 +17,8 @@ mod record;
 mod recording;
 mod run;
 mod supervise;
+#[cfg(test)]
+mod tests;
 mod thumbnail;
 mod upkeep;
 mod upload;

@@ -37,7 +37,8 @@ pub(crate) struct Recording {
     holes: Holes,
     /// Stream time up to which segments were taken from children.
     handed_us: i64,
-    /// Whether it is known what the store holds beyond what is noted.
+    /// Whether it is known what the store holds beyond what is noted. One that is down may look empty: it is asked once more
+    /// when it has taken a segment.
     caught_up: bool,
     /// Why the recording has no sound.
     soundless: String,
@@ -79,7 +80,9 @@ impl Recording {
         };
         let reason = if failing { STORE_DOWN } else { WORKER_LOST };
         recording.holes.interrupt(run.recorded_us, reason);
-        recording.catch_up(state, i64::MAX).await;
+        if !recording.caught_up {
+            recording.catch_up(state, i64::MAX).await;
+        }
         recording.handed_us = state.run.recorded_us;
         recording.tell(state).await?;
         Ok(recording)
@@ -246,7 +249,6 @@ impl Recording {
         if !self.caught_up {
             let before_us = first.start_us;
             self.catch_up(state, before_us).await;
-            // The store takes segments, so it was asked when it works.
             self.caught_up = true;
         }
         while let Some(segment) = self.unsettled.pop_front() {
@@ -274,7 +276,7 @@ impl Recording {
     }
 
     async fn look_up(&mut self, state: &mut RunState, before_us: i64) {
-        while !self.caught_up {
+        loop {
             let from_us = state.run.recorded_us.max(state.run.epoch_us);
             let library: &Library = &self.shared.library;
             let to_us = from_us.saturating_add(STRIDE_US);
@@ -287,7 +289,9 @@ impl Recording {
             let new =
                 |segment: &Segment| segment.end_us() > from_us && segment.start_us < before_us;
             let found: Vec<_> = found.into_iter().filter(new).collect();
-            self.caught_up = found.is_empty();
+            if found.is_empty() {
+                return;
+            }
             for segment in found {
                 self.note(state, segment);
             }

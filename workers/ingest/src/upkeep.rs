@@ -48,7 +48,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
 }
 
 /// Takes the round that is due, if one is and no other worker was quicker.
-async fn take(
+pub(crate) async fn take(
     catalog: &Catalog,
     worker: &str,
     every: Duration,

@@ -326,7 +326,7 @@ async fn recordings_are_kept_in_s3() -> Result<()> {
         "--recordings",
         &s3.address(),
     ];
-    let mut environment = s3.environment();
+    let mut environment = s3.options();
     environment.push((
         "SIGHTLINE_API_KEY".to_owned(),
         sightline_testkit::platform::KEY.to_owned(),

@@ -50,9 +50,12 @@ try {
   });
 
   const answer = await page.goto(url, { timeout: DEADLINE_MS });
-  const playing = await page
-    .waitForFunction(() => window.seen.playing, null, { timeout: DEADLINE_MS / 2, polling: 20 })
-    .then((handle) => handle.jsonValue(), () => null);
+  // Either it plays, or the page says why it does not.
+  await page.waitForFunction(() => {
+    const said = document.querySelector('#message, [role=alert]');
+    return window.seen.playing || (said && !said.hidden && !said.textContent.startsWith('Nothing is recorded yet'));
+  }, null, { timeout: DEADLINE_MS / 2, polling: 20 }).catch(() => null);
+  const playing = await page.evaluate(() => window.seen.playing);
   const video = () => page.evaluate(() => {
     const element = document.querySelector('video');
     return element && { at: element.currentTime, width: element.videoWidth, duration: element.duration };

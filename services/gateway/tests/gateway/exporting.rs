@@ -1,13 +1,15 @@
 //! Exports: asked for once, tried again when they failed, and downloaded in parts.
 
-use sightline_bus::{StreamName, Subject};
+use sightline_bus::{Handler, Outgoing, Received, Refusal, StreamName, Subject, Work, work};
 use sightline_proto::internal::{ExportJob, ExportRecord};
 use sightline_proto::time::timestamp;
 use sightline_proto::v1;
 use sightline_proto::v1::export::State;
 use sightline_proto::v1::rt_stream::State as StreamState;
 
-use crate::harness::{Client, Gateway, LIFETIME_US, NOW_US, reason_of};
+use tokio::sync::mpsc;
+
+use crate::harness::{Client, Gateway, LIFETIME_US, LONG, NOW_US, reason_of};
 use crate::recordings::SEGMENT_US;
 
 fn asked(rtstream: &str, times: Option<(i64, i64)>, name: &str) -> v1::CreateExportRequest {
@@ -28,7 +30,34 @@ async fn export(client: &mut Client, request: v1::CreateExportRequest) -> v1::Ex
         .expect("an export")
 }
 
+/// Takes jobs as a worker does.
+struct Jobs(mpsc::Sender<ExportJob>);
+
+#[tonic::async_trait]
+impl Handler<ExportJob> for Jobs {
+    async fn handle(&self, received: &Received<ExportJob>) -> Result<Vec<Outgoing>, Refusal> {
+        self.0.send(received.message.clone()).await.expect("taken");
+        Ok(Vec::new())
+    }
+}
+
 impl Gateway {
+    fn export_jobs(&self) -> mpsc::Receiver<ExportJob> {
+        let (sender, jobs) = mpsc::channel(10);
+        let from = Work {
+            stream: StreamName::Exports,
+            durable: "exports".to_owned(),
+            filter: "export.*".to_owned(),
+            concurrency: 1,
+            ack_wait: LONG,
+            deadline: LONG,
+            max_deliver: -1,
+        };
+        let (bus, shutdown) = (self.bus.clone(), self.shutdown.clone());
+        tokio::spawn(async move { work(&bus, from, Jobs(sender), shutdown).await });
+        jobs
+    }
+
     /// How many exports of a stream wait.
     async fn jobs(&self, rtstream: &str) -> u64 {
         let subject = Subject::Export {
@@ -86,16 +115,11 @@ async fn an_export_is_asked_for_once_and_again_when_it_failed() {
     let found = client.recordings.get_export(request).await.expect("found");
     assert_eq!(found.into_inner().export, Some(done));
 
-    let subject = format!("export.{stream}");
-    let jobs = gateway
-        .bus
-        .read::<ExportJob>(StreamName::Exports, &subject, 10)
-        .await;
-    for job in jobs.expect("read") {
-        assert_eq!(
-            (job.message.export_id, job.message.rtstream_id),
-            (first.id.clone(), stream.clone())
-        );
+    let mut jobs = gateway.export_jobs();
+    for _ in 0..2 {
+        let job = tokio::time::timeout(LONG, jobs.recv()).await;
+        let job = job.expect("in time").expect("a job");
+        assert_eq!((&job.export_id, &job.rtstream_id), (&first.id, &stream));
     }
 }
 

@@ -201,7 +201,11 @@ async fn what_is_recorded_is_told_in_stretches() {
         start_time: start.map(timestamp),
         end_time: end.map(timestamp),
     };
-    let answer = client.recordings.get_recording(ask(None, None)).await;
+    let nothing = v1::GetRecordingRequest {
+        rtstream_id: client.recorded().await.id,
+        ..Default::default()
+    };
+    let answer = client.recordings.get_recording(nothing).await;
     assert_eq!(
         answer.expect("told").into_inner(),
         v1::GetRecordingResponse::default()

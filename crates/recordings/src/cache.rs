@@ -131,3 +131,63 @@ impl<K: Copy + Eq + Hash, V> Entries<K, V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::future::join_all;
+
+    use super::*;
+
+    const FRESH: Duration = Duration::from_secs(1);
+
+    /// Reads a value that says how often it was read.
+    async fn get(cache: &Cache<u32, u32>, key: u32, reads: &AtomicU32, size: usize) -> u32 {
+        let read = async {
+            tokio::task::yield_now().await;
+            Ok(reads.fetch_add(1, Ordering::Relaxed) + 1)
+        };
+        let got = cache.get(key, |_| FRESH, |_| size, read).await;
+        *got.expect("reading does not fail")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_fresh_is_read_once() {
+        let (cache, reads) = (Cache::new(10_000), AtomicU32::new(0));
+        let many = join_all((0..10).map(|_| get(&cache, 7, &reads, 1))).await;
+        assert_eq!(many, [1; 10]);
+        tokio::time::advance(FRESH - Duration::from_millis(1)).await;
+        assert_eq!(get(&cache, 7, &reads, 1).await, 1);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(get(&cache, 7, &reads, 1).await, 2);
+        cache.forget(7);
+        assert_eq!(get(&cache, 7, &reads, 1).await, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_used_least_lately_goes_first() {
+        let (cache, reads) = (Cache::new(10_000), AtomicU32::new(0));
+        for key in 0..1000 {
+            get(&cache, key, &reads, 800).await;
+            get(&cache, 0, &reads, 800).await;
+            assert!(cache.lock().bytes <= 10_000);
+        }
+        assert_eq!(reads.load(Ordering::Relaxed), 1000, "the one in use stays");
+        let entries = cache.lock();
+        let sum: usize = entries.by_key.values().map(|entry| entry.bytes).sum();
+        assert!(sum == entries.bytes && entries.by_key.len() > 5);
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_not_kept() {
+        let cache: Cache<u32, u32> = Cache::new(10_000);
+        let failing = async {
+            Err(StoreError::Damaged {
+                what: "index".to_owned(),
+            })
+        };
+        assert!(cache.get(1, |_| FRESH, |_| 1, failing).await.is_err());
+        assert_eq!(get(&cache, 1, &AtomicU32::new(0), 1).await, 1);
+    }
+}

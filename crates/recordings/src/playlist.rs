@@ -86,7 +86,7 @@ fn head(text: &mut String, segments: &[Segment], from_us: i64, ending: Ending) {
         us.div_euclid(1_000_000) + i64::from(us.rem_euclid(1_000_000) > 0)
     });
     text.push_str("#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:");
-    number(text, target.unsigned_abs(), 1);
+    number(text, target.unsigned_abs());
     text.push_str("\n#EXT-X-MEDIA-SEQUENCE:0\n#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-PLAYLIST-TYPE:");
     text.push_str(match ending {
         Ending::Complete => "VOD\n",
@@ -110,32 +110,69 @@ fn date_time(text: &mut String, us: i64) {
 }
 
 fn entry(text: &mut String, segment: &Segment) {
-    text.push_str("#EXTINF:");
-    seconds(text, segment.duration_us);
-    text.push_str(",\n");
-    number(text, segment.start_us.unsigned_abs(), 1);
-    text.push('-');
-    number(text, segment.duration_us.unsigned_abs(), 1);
-    text.push_str(".ts\n");
+    let mut line = Backwards::new();
+    let duration_us = segment.duration_us.unsigned_abs();
+    line.text(b".ts\n");
+    line.number(duration_us, 1);
+    line.text(b"-");
+    line.number(segment.start_us.unsigned_abs(), 1);
+    line.text(b",\n");
+    line.seconds(duration_us);
+    line.text(b"#EXTINF:");
+    text.push_str(line.written());
 }
 
-/// Microseconds as seconds with six decimals.
+fn number(text: &mut String, number: u64) {
+    let mut line = Backwards::new();
+    line.number(number, 1);
+    text.push_str(line.written());
+}
+
 fn seconds(text: &mut String, us: i64) {
-    let us = us.unsigned_abs();
-    number(text, us / 1_000_000, 1);
-    text.push('.');
-    number(text, us % 1_000_000, 6);
+    let mut line = Backwards::new();
+    line.seconds(us.unsigned_abs());
+    text.push_str(line.written());
 }
 
-/// A number with at least so many digits.
-fn number(text: &mut String, mut number: u64, digits: usize) {
-    let mut buffer = [b'0'; 20];
-    let mut at = buffer.len();
-    while number > 0 {
-        at -= 1;
-        buffer[at] = b'0' + (number % 10) as u8;
-        number /= 10;
+/// A short text written from its end, as digits come out of a number: a long playlist takes two thirds of the time.
+struct Backwards {
+    /// Three numbers of at most 20 digits, and what is between them.
+    text: [u8; 96],
+    at: usize,
+}
+
+impl Backwards {
+    fn new() -> Self {
+        Self {
+            text: [0; 96],
+            at: 96,
+        }
     }
-    at = at.min(buffer.len() - digits);
-    text.push_str(std::str::from_utf8(&buffer[at..]).unwrap_or_default());
+
+    fn text(&mut self, text: &[u8]) {
+        let end = self.at;
+        self.at -= text.len();
+        self.text[self.at..end].copy_from_slice(text);
+    }
+
+    /// A number with at least so many digits.
+    fn number(&mut self, mut number: u64, digits: usize) {
+        let longest = self.at - digits;
+        while number > 0 || self.at > longest {
+            self.at -= 1;
+            self.text[self.at] = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+    }
+
+    /// Microseconds as seconds with six decimals.
+    fn seconds(&mut self, us: u64) {
+        self.number(us % 1_000_000, 6);
+        self.text(b".");
+        self.number(us / 1_000_000, 1);
+    }
+
+    fn written(&self) -> &str {
+        std::str::from_utf8(&self.text[self.at..]).unwrap_or_default()
+    }
 }

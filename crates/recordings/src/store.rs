@@ -30,11 +30,18 @@ const PAGE_BYTES: usize = 16 * 1024;
 pub(crate) const AT_ONCE: usize = 16;
 
 /// Where recordings are kept. Clones share it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Store {
     pub(crate) objects: Arc<dyn ObjectStore>,
     /// Where it is, when it is a folder of this machine.
     pub(crate) folder: Option<Arc<PathBuf>>,
+}
+
+/// Without its configuration, which holds keys.
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({})", self.objects)
+    }
 }
 
 impl Store {

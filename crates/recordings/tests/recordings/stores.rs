@@ -192,6 +192,10 @@ async fn a_store_that_is_gone_is_an_error_without_secrets() -> Result<()> {
     let mut options = server.options();
     options.push(("AWS_SECRET_ACCESS_KEY".to_owned(), "hunter2".to_owned()));
     let store = Store::open(&server.address(), options)?;
+    ensure!(
+        format!("{store:?}") == "Store(PrefixObjectStore(below/here))",
+        "{store:?}"
+    );
     server.stop().await?;
     let put = store
         .put_segment(STREAM, segment(0, 4, 0), Bytes::from_static(b"x"))

@@ -1,4 +1,4 @@
-//! The gateway: the public API on one port, in gRPC and gRPC-web.
+//! The gateway: the public API on one port, in gRPC, gRPC-web and VideoDB's REST.
 //!
 //! Architecture invariant: no media pipeline, no model and no vector store here. The gateway validates, reads and writes
 //! the catalog, relays what happens, and asks the embeddings service for what is stored.
@@ -8,6 +8,7 @@ mod auth;
 mod grpc;
 mod metrics;
 mod playback;
+mod rest;
 mod router;
 mod server;
 
@@ -149,7 +150,8 @@ pub async fn serve(
     });
     let (routes, health) = grpc::routes(Arc::clone(&core));
     let playback = Playback::new(Arc::clone(&core), &deps.metrics).routes();
-    let router = router::router(routes, gate, deps.readiness.clone(), playback);
+    let further = playback.merge(rest::routes(Arc::clone(&core)));
+    let router = router::router(routes, gate, deps.readiness.clone(), further);
     health.set(true).await;
     let stopping = async {
         shutdown.cancelled().await;

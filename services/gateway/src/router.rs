@@ -58,12 +58,12 @@ impl Gate {
     }
 }
 
-/// All routes: the gRPC services, what plays recordings, and the two pages for people and probes.
+/// All routes: the gRPC services, `further` ones (what plays recordings, the REST skin), and the two pages for people and probes.
 pub(crate) fn router(
     services: Routes,
     gate: Gate,
     readiness: Readiness,
-    playback: Router,
+    further: Router,
 ) -> Router {
     let grpc = services
         .into_axum_router()
@@ -75,7 +75,7 @@ pub(crate) fn router(
         .route("/", get(about))
         .route("/healthz", get(probe))
         .merge(grpc.reset_fallback())
-        .merge(playback)
+        .merge(further)
         .fallback(no_such_path)
 }
 

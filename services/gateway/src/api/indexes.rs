@@ -215,6 +215,12 @@ impl Core {
         })
     }
 
+    /// An index's name; none for one that is not known.
+    pub(crate) fn index_name(&self, id: &str) -> Option<String> {
+        let record = self.catalog.get::<IndexRecord>(id)?;
+        record.value.index.as_ref().map(|index| index.name.clone())
+    }
+
     pub(super) async fn index(&self, id: &str) -> Result<Index, ApiError> {
         let found = self
             .find::<IndexRecord>(Kind::Index, "index_id", id)

@@ -180,6 +180,13 @@ impl Core {
         })
     }
 
+    /// A stream's name; empty for one that is not known.
+    pub(crate) fn stream_name(&self, id: &str) -> String {
+        let record = self.catalog.get::<RtStreamRecord>(id);
+        let stream = record.and_then(|record| record.value.rtstream.clone());
+        stream.map_or_else(String::new, |stream| stream.name)
+    }
+
     pub(super) async fn stream(&self, id: &str) -> Result<Versioned<RtStreamRecord>, ApiError> {
         self.find(Kind::RtStream, "rtstream_id", id).await
     }

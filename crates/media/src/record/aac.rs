@@ -60,6 +60,45 @@ impl Config {
     }
 }
 
+/// A frame without its header, and what that says.
+pub(crate) struct Frame<'a> {
+    pub(crate) data: &'a [u8],
+    /// An AudioSpecificConfig.
+    pub(crate) config: [u8; 2],
+    pub(crate) rate: u32,
+    pub(crate) channels: u8,
+}
+
+/// Takes frames with headers apart, up to the first that makes no sense.
+pub(crate) fn frames(mut data: &[u8]) -> Vec<Frame<'_>> {
+    let mut frames = Vec::new();
+    while let Some(frame) = data.get(..HEADER) {
+        let header = if frame[1] & 1 == 1 {
+            HEADER
+        } else {
+            HEADER + 2
+        };
+        let length = u16::from_be_bytes([frame[3] & 3, frame[4]]);
+        let length = usize::from(length << 3 | u16::from(frame[5] >> 5));
+        let rate_index = frame[2] >> 2 & 15;
+        let channels = (frame[2] & 1) << 2 | frame[3] >> 6;
+        let (Some(content), Some(rate)) =
+            (data.get(header..length), RATES.get(usize::from(rate_index)))
+        else {
+            break;
+        };
+        let kind = (frame[2] >> 6) + 1;
+        frames.push(Frame {
+            data: content,
+            config: [kind << 3 | rate_index >> 1, rate_index << 7 | channels << 3],
+            rate: *rate,
+            channels,
+        });
+        data = &data[length..];
+    }
+    frames
+}
+
 struct Bits<'a> {
     data: &'a [u8],
     at: usize,

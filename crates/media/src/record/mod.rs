@@ -4,6 +4,7 @@
 
 mod aac;
 mod cut;
+mod demux;
 mod mux;
 mod nal;
 mod transcode;
@@ -15,7 +16,9 @@ use gstreamer as gst;
 use sightline_proto::internal::child_report::Report;
 use sightline_proto::internal::{NotRecordable, RecordedSegment};
 
+pub(crate) use self::aac::frames;
 use self::cut::{Cutter, Picture, Sound};
+pub(crate) use self::demux::{Contents, Unit, demux, unwrapped};
 pub(crate) use self::nal::Coding;
 use self::nal::Framing;
 use self::transcode::Transcoder;
@@ -23,6 +26,7 @@ use self::write::DecodingTimes;
 use crate::codecs::{Codec, Medium};
 use crate::picture::Coded;
 use crate::session::Session;
+use crate::timeline::Pace;
 
 /// A picture that says nothing of its length, nor do those before it.
 const USUAL_PICTURE_US: i64 = 40_000;
@@ -144,6 +148,8 @@ impl Recorder {
         if state.cutter.is_none() {
             return;
         }
+        // Demuxers of files say so where nothing is missing; what is, shows in the times.
+        let broken = broken && self.session.timeline.pace == Pace::Live;
         match medium {
             Medium::Video => state.picture(coded, broken),
             Medium::Audio => state.sound(coded),
@@ -188,7 +194,7 @@ impl Recorder {
     }
 
     fn report_refusal(&self, state: &mut State) {
-        let wanted = state.cutter.is_some() || state.refused;
+        let wanted = state.cutter.is_some();
         // What is said first is how the source was opened.
         if !wanted || state.refusal.is_none() || (state.has_video && !self.session.is_open()) {
             return;

@@ -2,12 +2,12 @@
 
 use super::nal::Coding;
 
-const PACKET: usize = 188;
+pub(super) const PACKET: usize = 188;
 const PAYLOAD: usize = 184;
 /// Where what is found in the stream.
-const PMT_PID: u16 = 0x1000;
-const VIDEO_PID: u16 = 0x100;
-const AUDIO_PID: u16 = 0x101;
+pub(super) const PMT_PID: u16 = 0x1000;
+pub(super) const VIDEO_PID: u16 = 0x100;
+pub(super) const AUDIO_PID: u16 = 0x101;
 /// How far the clock of the stream is behind its first byte's decoding time, in ticks of 90 kHz.
 const CLOCK_BEHIND: u64 = 9_000;
 /// Times of a transport stream have 33 bits.

@@ -87,8 +87,9 @@ struct Open {
 
 /// Cuts what comes into segments.
 pub(crate) struct Cutter {
-    /// Where the next segment may begin.
+    /// Where pictures and sound may begin: a little before what was asked for, and where the last segment ended.
     from_us: i64,
+    sound_from_us: i64,
     has_pictures: bool,
     has_sound: bool,
     open: Option<Open>,
@@ -109,7 +110,8 @@ impl Cutter {
     /// Records nothing that begins before this position.
     pub(crate) fn new(from_us: i64, has_pictures: bool, has_sound: bool) -> Self {
         Self {
-            from_us,
+            from_us: from_us.saturating_sub(EARLY_US),
+            sound_from_us: from_us.saturating_sub(SOUND_EARLY_US),
             has_pictures,
             has_sound,
             open: None,
@@ -143,7 +145,9 @@ impl Cutter {
             self.break_off(false);
         }
         match &mut self.open {
-            None if picture.key && at_us >= self.from_us - EARLY_US => {
+            // Only hostile ones, and those before a first keyframe that cannot be decoded.
+            _ if at_us < self.from_us => {}
+            None if picture.key => {
                 self.end_alone(Some(at_us));
                 self.begin(picture);
             }
@@ -235,6 +239,7 @@ impl Cutter {
         self.sound_bytes = later.iter().map(|sound| sound.data.size()).sum();
         self.sounds = later;
         self.from_us = self.from_us.max(end_us);
+        self.sound_from_us = self.from_us;
         if open.pictures.is_empty() && sounds.is_empty() {
             return;
         }
@@ -275,7 +280,7 @@ impl Cutter {
             self.end_alone(None);
             self.goes_on = false;
         }
-        let from_us = self.from_us - SOUND_EARLY_US;
+        let from_us = self.sound_from_us;
         let first = |sounds: &VecDeque<Sound>| {
             let times = sounds.iter().map(|sound| sound.position_us);
             times.filter(|at_us| *at_us >= from_us).min()

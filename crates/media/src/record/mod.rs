@@ -7,6 +7,8 @@ mod cut;
 mod demux;
 mod mux;
 mod nal;
+#[cfg(test)]
+mod tests;
 mod transcode;
 mod write;
 

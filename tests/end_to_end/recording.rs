@@ -11,13 +11,13 @@ use sightline_proto::v1;
 use sightline_proto::v1::rt_stream::{Playback, RecordingState, State};
 use sightline_testkit::oracle::{Ledger, no_surprises};
 use sightline_testkit::platform::{
-    Ground, alert, clip_url, connect_recorded, index, scenes, start, state, stop, transcript,
+    Ground, KEY, alert, clip_url, connect_recorded, index, scenes, start, state, stop, transcript,
 };
 use sightline_testkit::process::Process;
 use sightline_testkit::receiver::Receiver;
 use sightline_testkit::rtsp::RtspServer;
 use sightline_testkit::s3::S3Server;
-use sightline_testkit::{sample_clip, until};
+use sightline_testkit::{python, sample_clip, until};
 
 use crate::ground;
 use crate::playback::{get, links, pictures, probed, recorded, recorded_whole};
@@ -68,14 +68,45 @@ async fn everything_found_can_be_watched() -> Result<()> {
         .as_str()
         .context("a webhook has a page")?;
     assert_eq!(get(player_url).await?.0, 200);
-    a_page_a_picture_and_a_file(
-        &mut client,
-        &stream.id,
-        micros(&ended.epoch.context("an epoch")?),
-    )
-    .await?;
+    let (base_url, _) = player_url.split_once("/watch").context("a page")?;
+    let epoch = ended.epoch.context("an epoch")?;
+    the_official_client(base_url, &stream.id, epoch.seconds).await?;
+    a_page_a_picture_and_a_file(&mut client, &stream.id, micros(&epoch)).await?;
     ensure!(up.terminate().await?.success(), "{:#?}", up.log());
     no_surprises(&up, &[])
+}
+
+/// The official VideoDB client, from PyPI, plays what it finds.
+async fn the_official_client(base_url: &str, id: &str, epoch: i64) -> Result<()> {
+    let (from, to) = ((epoch + 10).to_string(), (epoch + 20).to_string());
+    let told = python::run("videodb/playback.py", &[base_url, KEY, id, &from, &to]).await?;
+    let told: serde_json::Value = serde_json::from_str(&told)?;
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    for one in told["shots"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .chain([&told])
+    {
+        probed(&text(&one["stream_url"])).await?;
+        let (watch, embed) = (text(&one["player_url"]), text(&one["embed"]));
+        assert_eq!(get(&watch).await?.0, 200, "{watch}");
+        ensure!(
+            embed.contains(&watch.replace("/watch?", "/embed?")),
+            "{embed}"
+        );
+    }
+    assert_eq!(told["shots"].as_array().map(Vec::len), Some(3), "{told}");
+    ensure!(
+        text(&told["player_url"]).contains("/watch?v=white-car-"),
+        "{told}"
+    );
+    ensure!(
+        text(&told["refused"]).contains("there is no stream"),
+        "{told}"
+    );
+    ensure!(text(&told["unauthenticated"]).contains("API key"), "{told}");
+    Ok(())
 }
 
 /// A page with a title of its own, the picture of a moment, and an MP4 file of it all.
@@ -327,10 +358,7 @@ async fn recordings_are_kept_in_s3() -> Result<()> {
         &s3.address(),
     ];
     let mut environment = s3.options();
-    environment.push((
-        "SIGHTLINE_API_KEY".to_owned(),
-        sightline_testkit::platform::KEY.to_owned(),
-    ));
+    environment.push(("SIGHTLINE_API_KEY".to_owned(), KEY.to_owned()));
     let environment: Vec<_> = environment
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
@@ -340,11 +368,7 @@ async fn recordings_are_kept_in_s3() -> Result<()> {
     let listen = said["listen"]
         .as_str()
         .context("it says where it listens")?;
-    let mut client = Client::connect(
-        &format!("http://{listen}"),
-        sightline_testkit::platform::KEY,
-    )
-    .await?;
+    let mut client = Client::connect(&format!("http://{listen}"), KEY).await?;
     let stream = connect_recorded(&mut client, &clip_url()?, Playback::Fast).await?;
     start(&mut client, &stream.id).await?;
     state(&mut client, &stream.id, State::Ended).await?;

@@ -5,6 +5,7 @@ pub mod browser;
 pub mod oracle;
 pub mod platform;
 pub mod process;
+pub mod python;
 pub mod receiver;
 pub mod rtsp;
 pub mod s3;

@@ -1,6 +1,5 @@
 //! An S3 service for tests: moto, as `scripts/setup test` installs it.
 
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -8,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
 
-use crate::{repository, soon};
+use crate::{python, soon};
 
 /// The bucket that is there from the beginning.
 pub const BUCKET: &str = "recordings";
@@ -25,7 +24,7 @@ impl S3Server {
     /// # Errors
     /// When moto is not installed or does not come up; the error says what to do.
     pub async fn start() -> Result<Self> {
-        let python = python()?;
+        let python = python::interpreter()?;
         let mut child = Command::new(&python)
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", "0"])
             .stdin(Stdio::null())
@@ -33,7 +32,7 @@ impl S3Server {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| missing(&python))?;
+            .with_context(|| python::missing(&python))?;
         let stderr = child.stderr.take().context("it has a standard error")?;
         let mut lines = BufReader::new(stderr).lines();
         let host = soon("the S3 service", port(&mut lines)).await??;
@@ -97,32 +96,4 @@ async fn port(lines: &mut Lines<BufReader<ChildStderr>>) -> Result<String> {
         said.push(line);
     }
     bail!("moto ended at once: {}", said.join("\n"))
-}
-
-/// The Python of the environment that moto is installed in.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "scripts/setup installs tools below the user's cache directory, as the Makefile says"
-)]
-fn python() -> Result<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .filter(|dir| !dir.is_empty())
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
-        .context("neither XDG_CACHE_HOME nor HOME is set")?;
-    let pins = std::fs::read_to_string(repository().join("scripts/requirements-test.txt"))?;
-    let version = pins
-        .lines()
-        .find_map(|line| line.strip_prefix("moto=="))
-        .context("scripts/requirements-test.txt pins moto")?;
-    let python = cache.join(format!("sightline/tools/moto-{version}/bin/python"));
-    ensure!(python.exists(), missing(&python));
-    Ok(python)
-}
-
-fn missing(python: &std::path::Path) -> String {
-    format!(
-        "cannot start {}: run `make test` or `scripts/setup test`, which installs it",
-        python.display()
-    )
 }

@@ -86,7 +86,9 @@ fn each_heavy_library_has_one_home() {
         &["ort", "whisper-rs", "fastembed", "tokenizers"],
     );
     only(&["sightline-vectors"], &["qdrant"]);
-    only(&["sightline-egress"], &["hyper-rustls", "reqwest", "ureq"]);
+    only(&["sightline-egress"], &["hyper-rustls", "ureq"]);
+    // The object store's client: it talks to the operator's store and to nobody that a user names.
+    only(&["sightline-recordings"], &["object_store", "reqwest"]);
     only(&["sightline-bus", "sightline-catalog"], &["async-nats"]);
 }
 

@@ -79,7 +79,7 @@ fn picture(wanted: &MakeThumbnail, mut stdin: Commands) -> Report {
         let _ = wire::read::<ChildCommand>(&mut stdin);
         std::process::exit(1);
     });
-    match stub::thumbnail(&wanted.ts, wanted.offset_us, wanted.edge) {
+    match sightline_media::thumbnail(&wanted.ts, wanted.offset_us, wanted.edge) {
         Ok(jpeg) => Report::Picture(Picture { jpeg: jpeg.into() }),
         Err(failure) => failed(failure),
     }
@@ -96,7 +96,7 @@ fn write_export(wanted: &WriteExport, mut stdin: Commands) -> Report {
             _ => std::process::exit(1),
         }
     };
-    match stub::export(next, Path::new(&wanted.file)) {
+    match sightline_media::export(next, Path::new(&wanted.file)) {
         Ok(duration_us) => Report::Exported(Exported { duration_us }),
         Err(failure) => failed(failure),
     }
@@ -153,27 +153,5 @@ fn limit() {
         if let Err(error) = setrlimit(resource, limit) {
             tracing::warn!(%error, ?resource, "a limit of an ingest child is not set");
         }
-    }
-}
-/// Until crates/media has them.
-mod stub {
-    use super::*;
-
-    fn not_yet() -> Failure {
-        Failure {
-            reason: "not built yet".to_owned(),
-            permanent: true,
-        }
-    }
-
-    pub(super) fn thumbnail(_: &[u8], _: i64, _: u32) -> Result<Vec<u8>, Failure> {
-        Err(not_yet())
-    }
-
-    pub(super) fn export(
-        _: impl FnMut() -> Option<bytes::Bytes> + Send + 'static,
-        _: &Path,
-    ) -> Result<i64, Failure> {
-        Err(not_yet())
     }
 }

@@ -172,6 +172,8 @@ mod tests {
 
     use super::*;
 
+    const STREAM: &str = "rts-019ac3d0-0000-7000-8000-000000000001";
+
     #[test]
     fn the_body_is_what_receivers_expect() {
         let first = JudgedWindow {
@@ -196,7 +198,7 @@ mod tests {
             id: "alr-1".into(),
             event_id: "evt-1".into(),
             index_id: "idx-1".into(),
-            rtstream_id: "rts-1".into(),
+            rtstream_id: STREAM.into(),
             callback_url: "http://127.0.0.1/hook".into(),
             ..Alert::default()
         };
@@ -225,7 +227,7 @@ mod tests {
             "stream_url": null,
             "player_url": null,
             "alert_id": "alr-1",
-            "rtstream_id": "rts-1",
+            "rtstream_id": STREAM,
             "index_id": "idx-1",
             "firing_id": firing.id(),
         });
@@ -238,8 +240,9 @@ mod tests {
 
         let public = "https://video.example/".parse().expect("a URL");
         let links = Links::new(&public, &[7; 32], Some(1_000_000));
-        let around = links.around("rts-1", first.start_us, first.end_us, 1_795_514_410_716_407);
+        let around = links.around(STREAM, first.start_us, first.end_us, 1_795_514_410_716_407);
         firing.links = Some(&links);
+        assert!(around.stream_url.starts_with(public.as_str()));
         expected["stream_url"] = around.stream_url.into();
         expected["player_url"] = around.player_url.into();
         let delivery = firing.delivery();

@@ -33,7 +33,7 @@ use tokio::time::{sleep, timeout};
 
 /// Far above what anything here takes.
 const LONG: Duration = Duration::from_secs(30);
-const STREAM: &str = "rts-1";
+const STREAM: &str = "rts-019ac3d0-0000-7000-8000-000000000001";
 const EPOCH_US: i64 = 1_795_514_400_000_000;
 
 /// A running service with the parts around it.
@@ -391,7 +391,7 @@ async fn what_fails_is_tried_again_and_delays_nobody_else() -> Result<()> {
     let (headers, body) = bad.next().await?;
     let stream_url = body["stream_url"].as_str().context("a link")?;
     let token = stream_url
-        .strip_prefix("https://video.example/manifests/rts-1/")
+        .strip_prefix(&format!("https://video.example/manifests/{STREAM}/"))
         .and_then(|rest| rest.strip_suffix("/stream.m3u8"))
         .context("a playlist")?;
     let clip = links().check_clip(STREAM, token, SystemClock.now_us())?;

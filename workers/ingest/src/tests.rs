@@ -300,10 +300,11 @@ async fn a_store_that_was_down_leaves_one_hole_and_is_told() -> Result<()> {
     run.reach(4).await?;
     assert_eq!(platform.seen(), (RecordingState::Active, String::new(), 4));
     platform.folder.break_it()?;
-    for number in 1..=20 {
+    run.hand_over(4, 8);
+    run.fail().await?;
+    for number in 2..=20 {
         run.hand_over(4 * number, 4 * number + 4);
     }
-    run.fail().await?;
     let (state, detail, reached) = platform.seen();
     assert_eq!((state, reached), (RecordingState::Failing, 4));
     assert!(detail.starts_with("the object store"), "{detail}");

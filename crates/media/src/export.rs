@@ -1,361 +1,288 @@
 //! Recorded segments into one MP4, without coding anything anew.
 
+use std::collections::VecDeque;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use gstreamer_app as gst_app;
 
-use crate::chain::element;
-use crate::codecs;
+use crate::chain::{Chain, Output, element};
+use crate::codecs::{self, Medium};
 use crate::error::Failure;
-use crate::record::{Coding, Contents, Unit, demux, frames, unwrapped};
+use crate::mp4::{Description, Mp4, Sample};
+use crate::record::{Coding, Contents, Frame, Unit, demux, frames, unwrapped};
 
-/// How many segments are looked at to find out whether there are pictures and sound.
-const LOOKED_AT: usize = 3;
-/// What waits to be written before more is read.
-const MAX_WAITING: u64 = 8 << 20;
-/// How long writing may make no progress, and how long the end may take, in which everything is copied once.
-const STUCK: Duration = Duration::from_secs(60);
-const LAST_STEP: Duration = Duration::from_secs(900);
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(5);
-/// The last picture of all is shown for this long, in ticks of 90 kHz.
-const LAST_PICTURE: i64 = 3_600;
+/// Ticks a second in a recording.
+const TICKS: i64 = 90_000;
+/// Units a second for pictures: a third, so that a hole of a day still has its length in the file.
+const PICTURE_TIMESCALE: u32 = 30_000;
+/// Pieces of sound (of 0.1 s) that are written together.
+const PIECES: usize = 10;
+/// Pictures that a parser is believed to hold back.
+const MAX_PARSING: usize = 64;
+/// Sound that is off by less than this follows what came before.
+const UNEVEN: i64 = TICKS / 50;
 
 /// Writes recorded segments, in their order, into one MP4 that can be played while it is loaded, and returns its duration in
-/// microseconds. Where segments are missing, what follows keeps its distance in time. `next` hands out the segments; at most
-/// a few are held at a time. Blocks; the file may be there in part when this fails.
+/// microseconds. Where segments are missing, what follows keeps its distance in time, up to a day. `next` hands out the
+/// segments; one is held at a time. Blocks. While it lasts there is a file of the same size beside it, named `.part`.
 ///
 /// # Errors
-/// When there are no segments, something is none, the way its pictures are coded changes, or the file cannot be written.
+/// When there are no segments, something is none, pictures cannot be read, or the file cannot be written.
 pub fn export(
     mut next: impl FnMut() -> Option<Bytes> + Send + 'static,
     file: &Path,
 ) -> Result<i64, Failure> {
     gst::init().map_err(|e| Failure::permanent(format!("GStreamer does not start: {e}")))?;
-    let mut read = move || next().map(|ts| take_apart(&ts));
-    let mut first = Vec::with_capacity(LOOKED_AT);
-    while first.len() < LOOKED_AT
-        && let Some(contents) = read()
-    {
-        first.push(contents?);
+    let mut export = Export {
+        mp4: Mp4::create(file).map_err(unwritten)?,
+        video: None,
+        audio: None,
+        known: None,
+        shown: None,
+    };
+    while let Some(ts) = next() {
+        let contents = demux(&ts)
+            .ok_or_else(|| Failure::permanent("it holds something that is no recorded segment"))?;
+        export.write(contents)?;
     }
-    let coding = first.iter().find_map(|contents| contents.coding);
-    let sound = first.iter().find_map(Sound::of);
-    let times = first.iter().flat_map(|contents| &contents.units);
-    let start = times.map(|unit| unit.decoded).next();
-    let start = start.ok_or_else(|| Failure::permanent("nothing is recorded there"))?;
-    let mut writer = Writer::new(coding, sound, start, file)?;
-    for contents in first {
-        writer.write(contents)?;
-    }
-    while let Some(contents) = read() {
-        writer.write(contents?)?;
-    }
-    writer.finish()
+    export.finish()
 }
 
-fn take_apart(ts: &[u8]) -> Result<Contents, Failure> {
-    demux(ts).ok_or_else(|| Failure::permanent("it holds something that is no recorded segment"))
-}
-
-/// What all of the sound is like.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Sound {
-    config: [u8; 2],
-    rate: u32,
-    channels: u8,
-}
-
-impl Sound {
-    fn of(contents: &Contents) -> Option<Self> {
-        let unit = contents.units.iter().find(|unit| !unit.is_video)?;
-        let frame = frames(&unit.data).into_iter().next()?;
-        Some(Self {
-            config: frame.config,
-            rate: frame.rate,
-            channels: frame.channels,
-        })
-    }
-
-    fn caps(self) -> gst::Caps {
-        gst::Caps::builder("audio/mpeg")
-            .field("mpegversion", 4)
-            .field("stream-format", "raw")
-            .field("framed", true)
-            .field("codec_data", gst::Buffer::from_slice(self.config))
-            .field("rate", i32::try_from(self.rate).unwrap_or(48_000))
-            .field("channels", i32::from(self.channels))
-            .build()
-    }
-}
-
-/// The file under way.
-struct Writer {
-    pipeline: gst::Pipeline,
-    video: Option<(Coding, gst_app::AppSrc)>,
-    audio: Option<(Sound, gst_app::AppSrc)>,
-    /// Time 0 of the file, and the latest that was read.
-    start: i64,
-    known: i64,
+struct Export {
+    mp4: Mp4,
+    video: Option<Video>,
+    audio: Option<Audio>,
+    /// Time 0, and where the last segment begins, in ticks.
+    known: Option<(i64, i64)>,
+    /// The first and the last moment.
     shown: Option<(i64, i64)>,
 }
 
-impl Writer {
-    fn new(
-        coding: Option<Coding>,
-        sound: Option<Sound>,
-        start: i64,
-        file: &Path,
-    ) -> Result<Self, Failure> {
-        let pipeline = gst::Pipeline::new();
-        let muxer = element("mp4mux")?;
-        muxer.set_property("faststart", true);
-        muxer.set_property("faststart-file", file.with_extension("part"));
-        let sink = element("filesink")?;
-        sink.set_property("location", file);
-        sink.set_property("sync", false);
-        link(&pipeline, &[muxer.clone(), sink])?;
-        let video = match coding {
-            Some(coding) => {
-                let (parser, caps) = match coding {
-                    Coding::H264 => ("h264parse", "video/x-h264"),
-                    Coding::H265 => ("h265parse", "video/x-h265"),
-                };
-                let mut caps = codecs::caps(caps);
-                if let Some(structure) = caps.get_mut().and_then(|c| c.structure_mut(0)) {
-                    structure.set("stream-format", "byte-stream");
-                    structure.set("alignment", "au");
-                }
-                let source = source(&caps);
-                let parser = element(parser)?;
-                link(&pipeline, &[source.clone().upcast(), parser])?;
-                Some((coding, source))
+/// Makes of pictures with start codes what a file has.
+struct Video {
+    track: usize,
+    coding: Coding,
+    caps: gst::Caps,
+    parser: Chain,
+    /// Times of what is in the parser, and whether it is a keyframe.
+    parsing: VecDeque<(i64, i64, bool)>,
+    known: Option<(gst::Caps, Description)>,
+}
+
+struct Audio {
+    track: usize,
+    rate: u32,
+    /// When the next frame is due, in samples.
+    next: Option<i64>,
+}
+
+impl Export {
+    fn write(&mut self, contents: Contents) -> Result<(), Failure> {
+        let Some(first) = contents.units.first() else {
+            return Ok(());
+        };
+        let (start, known) = self.known.unwrap_or((first.decoded, first.decoded));
+        let known = unwrapped(known, first.decoded);
+        self.known = Some((start, known));
+        let mut pieces = Vec::with_capacity(PIECES);
+        for unit in contents.units {
+            let [shown, decoded] =
+                [unit.shown, unit.decoded].map(|time| unwrapped(known, time) - start);
+            let (first, last) = self.shown.unwrap_or((shown, shown));
+            self.shown = Some((first.min(shown), last.max(shown)));
+            match (unit.is_video, contents.coding) {
+                (true, Some(coding)) => self.picture(coding, unit, shown, decoded)?,
+                (true, None) => {}
+                (false, _) => pieces.push((unit, shown)),
             }
-            None => None,
-        };
-        let audio = match sound {
-            Some(sound) => {
-                let source = source(&sound.caps());
-                link(&pipeline, &[source.clone().upcast()])?;
-                Some((sound, source))
+            if pieces.len() == PIECES {
+                self.sounds(&mut pieces)?;
             }
-            None => None,
-        };
-        let writer = Self {
-            pipeline,
-            video,
-            audio,
-            start,
-            known: start,
-            shown: None,
-        };
-        writer.connect(&muxer)?;
-        writer
-            .pipeline
-            .set_state(gst::State::Playing)
-            .map_err(|_| {
-                writer
-                    .failure()
-                    .unwrap_or_else(|| unwritten("it does not start"))
-            })?;
-        Ok(writer)
+        }
+        self.sounds(&mut pieces)
     }
 
-    /// Every source, and what parses it, to the muxer.
-    fn connect(&self, muxer: &gst::Element) -> Result<(), Failure> {
-        let sources = self.video.iter().map(|(_, source)| source);
-        for source in sources.chain(self.audio.iter().map(|(_, source)| source)) {
-            let parser = source.static_pad("src").and_then(|pad| pad.peer());
-            let last = parser.and_then(|pad| pad.parent_element());
-            let last = last.unwrap_or_else(|| source.clone().upcast());
-            last.link(muxer).map_err(|e| unwritten(&e.message))?;
+    fn picture(
+        &mut self,
+        coding: Coding,
+        unit: Unit,
+        shown: i64,
+        decoded: i64,
+    ) -> Result<(), Failure> {
+        let video = match &mut self.video {
+            Some(video) => video,
+            none => none.insert(Video::new(coding, &mut self.mp4)?),
+        };
+        if video.coding != coding {
+            let parser = std::mem::replace(&mut video.parser, parser(coding)?);
+            video.write(&mut self.mp4, parser.finish())?;
+            (video.coding, video.caps) = (coding, coding.caps());
+        }
+        let mut buffer = gst::Buffer::from_mut_slice(unit.data);
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_pts(clock(shown));
+            buffer.set_dts(clock(decoded));
+        }
+        video.parsing.push_back((shown, decoded, unit.key));
+        if video.parsing.len() > MAX_PARSING {
+            video.parsing.pop_front();
+        }
+        let parsed = video.parser.push(&video.caps, buffer)?;
+        video.write(&mut self.mp4, parsed)
+    }
+
+    fn sounds(&mut self, pieces: &mut Vec<(Unit, i64)>) -> Result<(), Failure> {
+        for (unit, shown) in pieces.drain(..) {
+            for (number, frame) in (0..).zip(frames(&unit.data)) {
+                let mp4 = &mut self.mp4;
+                let audio = self.audio.get_or_insert_with(|| Audio {
+                    track: mp4.add(Medium::Audio, frame.rate),
+                    rate: frame.rate,
+                    next: None,
+                });
+                audio.write(mp4, &frame, shown, number)?;
+            }
         }
         Ok(())
     }
 
-    fn write(&mut self, contents: Contents) -> Result<(), Failure> {
-        let coding = self.video.as_ref().map(|(coding, _)| *coding);
-        if contents.coding.is_some() && coding.is_some() && contents.coding != coding {
-            let reason = "the way its pictures are coded changes: export what comes before and after it apart";
-            return Err(Failure::permanent(reason));
+    fn finish(mut self) -> Result<i64, Failure> {
+        if let Some(video) = &mut self.video {
+            let parser = std::mem::replace(&mut video.parser, parser(video.coding)?);
+            video.write(&mut self.mp4, parser.finish())?;
         }
-        let Some(first) = contents.units.first() else {
-            return Ok(());
-        };
-        let known = unwrapped(self.known, first.decoded);
-        self.known = known;
-        let mut ends = [known, known];
-        for unit in contents.units {
-            let times = [unit.shown, unit.decoded].map(|time| unwrapped(known, time));
-            ends[usize::from(unit.is_video)] = ends[usize::from(unit.is_video)].max(times[0]);
-            self.note(times[0]);
-            if unit.is_video {
-                self.push_picture(unit, times);
-            } else {
-                self.push_sound(&unit, times[0]);
-            }
-        }
-        // The muxer waits for every track: what has nothing in this segment has to say so.
-        let end = ends[0].max(ends[1]);
-        for (is_video, source) in [
-            (false, self.audio.as_ref().map(|a| &a.1)),
-            (true, self.video.as_ref().map(|v| &v.1)),
-        ] {
-            if let Some(source) = source.filter(|_| ends[usize::from(is_video)] == known) {
-                let gap = gst::event::Gap::builder(self.time(known))
-                    .duration(self.time(end).saturating_sub(self.time(known)));
-                source.send_event(gap.build());
-            }
-        }
-        self.wait_until_written()
-    }
-
-    fn note(&mut self, shown: i64) {
-        let (first, last) = self.shown.unwrap_or((shown, shown));
-        self.shown = Some((first.min(shown), last.max(shown)));
-    }
-
-    fn time(&self, ticks: i64) -> gst::ClockTime {
-        let since = u64::try_from(ticks - self.start).unwrap_or(0);
-        gst::ClockTime::from_nseconds(since.saturating_mul(100_000) / 9)
-    }
-
-    fn push_picture(&self, unit: Unit, [shown, decoded]: [i64; 2]) {
-        let Some((_, source)) = &self.video else {
-            return;
-        };
-        let mut buffer = gst::Buffer::from_mut_slice(unit.data);
-        if let Some(buffer) = buffer.get_mut() {
-            buffer.set_pts(self.time(shown));
-            buffer.set_dts(self.time(decoded));
-            if !unit.key {
-                buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
-            }
-        }
-        // What cannot be taken is on the pipeline's bus.
-        let _ = source.push_buffer(buffer);
-    }
-
-    fn push_sound(&self, unit: &Unit, shown: i64) {
-        let Some((sound, source)) = &self.audio else {
-            return;
-        };
-        let start = self.time(shown);
-        for (number, frame) in (0..).zip(frames(&unit.data)) {
-            if frame.config != sound.config {
-                continue;
-            }
-            let length = |frames: u64| {
-                let samples = frames * 1024 * 1_000_000_000;
-                gst::ClockTime::from_nseconds(samples / u64::from(sound.rate))
-            };
-            let mut buffer = gst::Buffer::from_mut_slice(frame.data.to_vec());
-            if let Some(buffer) = buffer.get_mut() {
-                buffer.set_pts(start + length(number));
-                buffer.set_dts(start + length(number));
-                buffer.set_duration(length(1));
-            }
-            let _ = source.push_buffer(buffer);
-        }
-    }
-
-    fn waiting(&self) -> u64 {
-        let video = self.video.as_ref().map(|(_, source)| source);
-        let audio = self.audio.as_ref().map(|(_, source)| source);
-        let sources = video.into_iter().chain(audio);
-        sources.map(gst_app::AppSrc::current_level_bytes).sum()
-    }
-
-    /// Waits until little enough waits.
-    fn wait_until_written(&self) -> Result<(), Failure> {
-        let (mut least, mut since) = (u64::MAX, Instant::now());
-        loop {
-            if let Some(failure) = self.failure() {
-                return Err(failure);
-            }
-            let waiting = self.waiting();
-            if waiting <= MAX_WAITING {
-                return Ok(());
-            }
-            if waiting < least {
-                (least, since) = (waiting, Instant::now());
-            } else if since.elapsed() > STUCK {
-                return Err(unwritten("writing makes no progress"));
-            }
-            self.look(&[]);
-        }
-    }
-
-    /// Waits a little for one of these messages.
-    fn look(&self, kinds: &[gst::MessageType]) -> Option<gst::Message> {
-        let bus = self.pipeline.bus()?;
-        let kinds = if kinds.is_empty() {
-            &[gst::MessageType::Application]
-        } else {
-            kinds
-        };
-        bus.timed_pop_filtered(gst::ClockTime::try_from(LOOK).ok(), kinds)
-    }
-
-    fn failure(&self) -> Option<Failure> {
-        let bus = self.pipeline.bus()?;
-        let message = bus.pop_filtered(&[gst::MessageType::Error])?;
-        match message.view() {
-            gst::MessageView::Error(error) => Some(unwritten(&error.error().to_string())),
-            _ => None,
-        }
-    }
-
-    fn finish(self) -> Result<i64, Failure> {
-        for source in self
-            .video
-            .iter()
-            .map(|v| &v.1)
-            .chain(self.audio.iter().map(|a| &a.1))
-        {
-            let _ = source.end_of_stream();
-        }
-        let started = Instant::now();
-        while started.elapsed() < LAST_STEP {
-            if let Some(failure) = self.failure() {
-                return Err(failure);
-            }
-            if self.look(&[gst::MessageType::Eos]).is_some() {
-                let (first, last) = self.shown.unwrap_or_default();
-                return Ok((last + LAST_PICTURE - first) * 100 / 9);
-            }
-        }
-        Err(unwritten("it does not come to an end"))
+        let nothing = || Failure::permanent("nothing is recorded there");
+        let (first, last) = self.shown.ok_or_else(nothing)?;
+        self.mp4.finish().map_err(unwritten)?;
+        // The last picture of all is shown for 0.04 s.
+        Ok((last + TICKS / 25 - first) * 100 / 9)
     }
 }
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        let _ = self.pipeline.set_state(gst::State::Null);
+impl Video {
+    fn new(coding: Coding, mp4: &mut Mp4) -> Result<Self, Failure> {
+        Ok(Self {
+            track: mp4.add(Medium::Video, PICTURE_TIMESCALE),
+            coding,
+            caps: coding.caps(),
+            parser: parser(coding)?,
+            parsing: VecDeque::new(),
+            known: None,
+        })
+    }
+
+    fn write(&mut self, mp4: &mut Mp4, parsed: Vec<Output>) -> Result<(), Failure> {
+        for output in parsed {
+            let is_it = |(shown, ..): &(i64, i64, bool)| Some(clock(*shown)) == output.buffer.pts();
+            // What the parser does not put out is damaged.
+            if let Some(at) = self.parsing.iter().position(is_it) {
+                self.parsing.drain(..at);
+                if let Some(times) = self.parsing.pop_front() {
+                    self.write_one(mp4, &output, times)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_one(
+        &mut self,
+        mp4: &mut Mp4,
+        output: &Output,
+        (shown, decoded, key): (i64, i64, bool),
+    ) -> Result<(), Failure> {
+        let known = match self.known.take() {
+            Some(known) if known.0 == output.caps => known,
+            _ => (
+                output.caps.clone(),
+                description(self.coding, &output.caps)
+                    .ok_or_else(|| Failure::permanent("its pictures cannot be read"))?,
+            ),
+        };
+        let (_, description) = self.known.insert(known);
+        let map = output.buffer.map_readable();
+        let map = map.map_err(|_| Failure::passing("a picture cannot be read"))?;
+        let [shown, decoded] = [shown, decoded].map(|ticks| scaled(ticks, PICTURE_TIMESCALE));
+        let sample = Sample {
+            bytes: 0,
+            decoded,
+            shown,
+            key,
+        };
+        mp4.write(self.track, description, sample, &map)
+            .map_err(unwritten)
     }
 }
 
-fn source(caps: &gst::Caps) -> gst_app::AppSrc {
-    // Bounded by waiting after each segment: blocking on one track could wait for the other for ever.
-    gst_app::AppSrc::builder()
-        .caps(caps)
-        .format(gst::Format::Time)
-        .max_bytes(0)
-        .max_buffers(0)
-        .build()
+impl Audio {
+    fn write(
+        &mut self,
+        mp4: &mut Mp4,
+        frame: &Frame<'_>,
+        shown: i64,
+        number: i64,
+    ) -> Result<(), Failure> {
+        let length = 1024 * i64::from(self.rate) / i64::from(frame.rate);
+        let said = scaled(shown, self.rate) + number * length;
+        let uneven = scaled(UNEVEN, self.rate);
+        let at = match self.next {
+            Some(next) if (said - next).abs() < uneven => next,
+            // A track cannot go back.
+            Some(next) => said.max(next),
+            None => said,
+        };
+        self.next = Some(at + length);
+        let sample = Sample {
+            bytes: 0,
+            decoded: at,
+            shown: at,
+            key: true,
+        };
+        mp4.write(self.track, &frame.description(), sample, frame.data)
+            .map_err(unwritten)
+    }
 }
 
-fn link(pipeline: &gst::Pipeline, elements: &[gst::Element]) -> Result<(), Failure> {
-    pipeline
-        .add_many(elements)
-        .and_then(|()| gst::Element::link_many(elements))
-        .map_err(|e| unwritten(&e.message))
+fn parser(coding: Coding) -> Result<Chain, Failure> {
+    let (parser, stored) = match coding {
+        Coding::H264 => ("h264parse", "video/x-h264,stream-format=avc,alignment=au"),
+        Coding::H265 => ("h265parse", "video/x-h265,stream-format=hvc1,alignment=au"),
+    };
+    let filter = element("capsfilter")?;
+    filter.set_property("caps", codecs::caps(stored));
+    Chain::new(&[element(parser)?, filter])
 }
 
-fn unwritten(why: &str) -> Failure {
-    Failure::passing(format!("the recording cannot be exported: {why}"))
+fn description(coding: Coding, caps: &gst::Caps) -> Option<Description> {
+    let structure = caps.structure(0)?;
+    let side = |name| u16::try_from(structure.get::<i32>(name).unwrap_or(0)).unwrap_or(0);
+    let pixel = structure.get::<gst::Fraction>("pixel-aspect-ratio").ok();
+    let pixel = pixel.map(|p| (p.numer().unsigned_abs(), p.denom().unsigned_abs()));
+    let data = structure.get::<gst::Buffer>("codec_data").ok()?;
+    Some(Description {
+        kind: match coding {
+            Coding::H264 => b"avc1",
+            Coding::H265 => b"hvc1",
+        },
+        setup: data.map_readable().ok()?.to_vec(),
+        size: (side("width"), side("height")),
+        pixel: pixel.filter(|p| p.0 > 0 && p.1 > 0).unwrap_or((1, 1)),
+        channels: 0,
+        rate: 0,
+    })
+}
+
+fn scaled(ticks: i64, timescale: u32) -> i64 {
+    let units = i128::from(ticks) * i128::from(timescale) + i128::from(TICKS / 2);
+    i64::try_from(units.div_euclid(i128::from(TICKS))).unwrap_or(i64::MAX)
+}
+
+fn clock(ticks: i64) -> gst::ClockTime {
+    gst::ClockTime::from_nseconds(ticks.max(0).unsigned_abs() * 100_000 / 9)
+}
+
+fn unwritten(error: std::io::Error) -> Failure {
+    Failure::passing(format!("the recording cannot be exported: {error}"))
 }

@@ -14,6 +14,8 @@ mod export;
 mod file;
 mod grid;
 mod guard;
+mod mp4;
+mod mp4_index;
 mod picture;
 mod play;
 mod record;

@@ -7,7 +7,7 @@ use gstreamer as gst;
 use crate::codecs;
 use crate::error::Failure;
 use crate::picture::{Coded, Decoder, JpegEncoder, Picture};
-use crate::record::{Coding, Unit, demux, unwrapped};
+use crate::record::{Unit, demux, unwrapped};
 
 /// How long decoding may take.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ pub fn thumbnail(ts: &[u8], offset_us: i64, edge: u32) -> Result<Vec<u8>, Failur
     let from = pictures.iter().rposition(|unit| before(unit)).unwrap_or(0);
     let coded = pictures[from..].iter().map(|unit| Coded {
         buffer: gst::Buffer::from_slice(unit.data.clone()),
-        caps: caps(coding),
+        caps: coding.caps(),
         position_us: (shown(unit) - start) * 100 / 9,
     });
     let picture = decode(coded, (chosen - start) * 100 / 9)?;
@@ -83,11 +83,4 @@ fn decode(coded: impl Iterator<Item = Coded>, position_us: i64) -> Result<Pictur
 fn new_decoder(caps: &gst::Caps) -> Result<Decoder, Failure> {
     let codec = codecs::codec_of(caps);
     Decoder::new(codec.ok_or_else(|| Failure::permanent("its pictures are of no known kind"))?)
-}
-
-fn caps(coding: Coding) -> gst::Caps {
-    codecs::caps(match coding {
-        Coding::H264 => "video/x-h264,stream-format=byte-stream,alignment=au",
-        Coding::H265 => "video/x-h265,stream-format=byte-stream,alignment=au",
-    })
 }

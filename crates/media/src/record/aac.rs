@@ -1,5 +1,7 @@
 //! AAC: from a container's description to the header that every frame has in a transport stream.
 
+use crate::mp4::Description;
+
 /// The sampling rates that AAC has a number for.
 const RATES: [u32; 13] = [
     96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000,
@@ -63,10 +65,24 @@ impl Config {
 /// A frame without its header, and what that says.
 pub(crate) struct Frame<'a> {
     pub(crate) data: &'a [u8],
-    /// An AudioSpecificConfig.
-    pub(crate) config: [u8; 2],
     pub(crate) rate: u32,
-    pub(crate) channels: u8,
+    /// An AudioSpecificConfig.
+    config: [u8; 2],
+    channels: u8,
+}
+
+impl Frame<'_> {
+    /// What a file says of it.
+    pub(crate) fn description(&self) -> Description {
+        Description {
+            kind: b"mp4a",
+            setup: self.config.to_vec(),
+            size: (0, 0),
+            pixel: (1, 1),
+            channels: u16::from(self.channels),
+            rate: self.rate,
+        }
+    }
 }
 
 /// Takes frames with headers apart, up to the first that makes no sense.

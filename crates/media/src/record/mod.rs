@@ -18,7 +18,7 @@ use gstreamer as gst;
 use sightline_proto::internal::child_report::Report;
 use sightline_proto::internal::{NotRecordable, RecordedSegment};
 
-pub(crate) use self::aac::frames;
+pub(crate) use self::aac::{Frame, frames};
 use self::cut::{Cutter, Picture, Sound};
 pub(crate) use self::demux::{Contents, Unit, demux, unwrapped};
 pub(crate) use self::nal::Coding;

@@ -2,6 +2,10 @@
 //!
 //! Only what lies before a picture's first slice is looked at, so that the bulk of the bytes is never scanned.
 
+use gstreamer as gst;
+
+use crate::codecs::caps;
+
 /// Parameter sets together are not believed to be longer than this.
 const MAX_SETS: usize = 64 << 10;
 /// What begins a unit.
@@ -45,6 +49,14 @@ enum Kind {
 }
 
 impl Coding {
+    /// What recorded pictures are.
+    pub(crate) fn caps(self) -> gst::Caps {
+        caps(match self {
+            Self::H264 => "video/x-h264,stream-format=byte-stream,alignment=au",
+            Self::H265 => "video/x-h265,stream-format=byte-stream,alignment=au",
+        })
+    }
+
     /// An access unit delimiter that allows every kind of slice.
     pub(crate) fn delimiter(self) -> &'static [u8] {
         match self {

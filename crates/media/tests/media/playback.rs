@@ -8,7 +8,7 @@ use sightline_media::{export, thumbnail};
 use sightline_proto::internal::RecordedSegment;
 use tempfile::tempdir;
 
-use crate::recording::{frames, make, recorded};
+use crate::recording::{frames, make, recorded, recorded_at};
 use crate::support::*;
 
 #[test]
@@ -254,6 +254,57 @@ fn check_hole(
         (last - end).abs() < 0.03 && whole[0].abs() < 0.03,
         "{last} {end}"
     );
+    Ok(())
+}
+
+#[test]
+fn an_export_goes_on_where_times_begin_again_and_where_sound_ends() -> Result<()> {
+    let dir = tempdir()?;
+    let (loud, silent) = (dir.path().join("loud.mp4"), dir.path().join("silent.mp4"));
+    // More than waits for a track that has nothing.
+    let large = [
+        "-c:v",
+        "libx264",
+        "-g",
+        "50",
+        "-b:v",
+        "12M",
+        "-minrate",
+        "12M",
+        "-bufsize",
+        "6M",
+        "-x264-params",
+        "nal-hrd=cbr",
+    ];
+    make(&loud, &[&large[..], &["-c:a", "aac"]].concat())?;
+    make(&silent, &[&large[..], &["-an"]].concat())?;
+    // 33 bits of 90 kHz are over after 95,443.717 s; here at 7 s, and a day passes before the sound comes back.
+    let (round_us, day_us) = ((1_i64 << 33) * 100 / 9, 86_400 * SECOND);
+    let epoch_us = 18_000 * round_us - 7 * SECOND;
+    let parts = [
+        recorded_at(&loud, epoch_us)?,
+        recorded_at(&silent, epoch_us + 14 * SECOND)?,
+        recorded_at(&loud, epoch_us + day_us)?,
+    ];
+    let file = dir.path().join("export.mp4");
+    let all: Vec<_> = parts.iter().flatten().collect();
+    let duration_us = exported(&all, &file)?;
+    ensure!(
+        (duration_us - day_us - 14 * SECOND).abs() < SECOND / 10,
+        "{duration_us}"
+    );
+    let (pictures, sound) = (times(&file, "v")?, times(&file, "a")?);
+    for (number, at) in pictures.iter().enumerate() {
+        let expected = match number {
+            0..700 => number as f64 / 25.0,
+            _ => 86_400.0 + (number - 700) as f64 / 25.0,
+        };
+        ensure!((at - expected).abs() < 0.002, "{number}: {at}");
+    }
+    assert_eq!(pictures.len(), 1050);
+    let (before, after): (Vec<f64>, Vec<f64>) = sound.iter().partition(|at| **at < 43_200.0);
+    ensure!((before[before.len() - 1] - 14.0).abs() < 0.05, "{before:?}");
+    ensure!((after[0] - 86_400.0).abs() < 0.03, "{}", after[0]);
     Ok(())
 }
 

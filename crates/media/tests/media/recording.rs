@@ -43,7 +43,16 @@ fn refusals(reports: &[Report]) -> Vec<&NotRecordable> {
 
 /// Records a whole file.
 pub fn recorded(path: &Path) -> Result<Vec<RecordedSegment>> {
-    let played = play_all(&fixed(path), recording(0));
+    recorded_at(path, EPOCH_US)
+}
+
+/// Records a whole file whose media time 0 is at this time.
+pub fn recorded_at(path: &Path, epoch_us: i64) -> Result<Vec<RecordedSegment>> {
+    let open = OpenSource {
+        epoch_us,
+        ..file(path)
+    };
+    let played = play_all(&open, recording(0));
     played.end.as_ref().expect("plays to its end");
     ensure!(refusals(&played.reports).is_empty());
     Ok(segments(&played.reports).into_iter().cloned().collect())

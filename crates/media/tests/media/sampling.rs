@@ -214,8 +214,10 @@ fn what_is_wanted_changes_while_it_plays() -> Result<()> {
     let mut open = file(&demo_clip());
     open.real_time = true;
     let quick = sampling(2 * SECOND, 1);
-    let playing = Playing::start(open, take(&[]));
+    let playing = Playing::start(open, take(&[(sampling(SECOND, 1), 0)]));
     assert!(matches!(playing.reports.recv()?, Report::Opened(_)));
+    // The first window is complete with its first frame, at 0.
+    assert!(matches!(playing.reports.recv()?, Report::Window(_)));
     playing.control.take(take(&[(quick, 0)]));
     let Report::Window(window) = playing.reports.recv()? else {
         anyhow::bail!("no window");

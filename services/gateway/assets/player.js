@@ -33,6 +33,10 @@
     const hls = new window.Hls({
       // Recordings may be long; what was played is dropped after a minute.
       backBufferLength: 60,
+      // A worker has to read hls.js once more before it does anything, which takes longer than taking segments apart here.
+      enableWorker: false,
+      // The first segment is on its way while the video is made ready.
+      startFragPrefetch: true,
       // The server waits up to 10 s for the first segment of what is being recorded.
       manifestLoadPolicy: {
         default: {

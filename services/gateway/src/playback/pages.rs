@@ -9,10 +9,9 @@ use super::answer::Refusal;
 use super::assets::{HLS, ICON, PLAYER, STYLE};
 use super::{Playback, is_token};
 
-/// Nothing from elsewhere, and nothing written into the page, runs or is loaded. hls.js feeds the video through a blob and
-/// works in a worker made of one.
+/// Nothing from elsewhere, and nothing written into the page, runs or is loaded. hls.js feeds the video through a blob.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-                      media-src 'self' blob:; connect-src 'self'; worker-src 'self' blob:; \
+                      media-src 'self' blob:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors ";
 
 /// Which pages may show this one in a frame.

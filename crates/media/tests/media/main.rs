@@ -4,6 +4,7 @@ mod bad;
 mod camera;
 mod hearing;
 mod hostile;
+mod inspect;
 mod playback;
 mod recording;
 mod sampling;

@@ -8,7 +8,8 @@ use sightline_media::{export, thumbnail};
 use sightline_proto::internal::RecordedSegment;
 use tempfile::tempdir;
 
-use crate::recording::{frames, make, recorded, recorded_at};
+use crate::inspect::frames;
+use crate::recording::{make, recorded, recorded_at};
 use crate::support::*;
 
 #[test]

@@ -68,8 +68,15 @@ impl Store {
         Ok(hours)
     }
 
-    /// An hour out of its index; a listing when it has none, or one that can't be read.
+    /// An hour out of its index; a listing when it has none, or one that can't be read. Files are not synced to the disk one by one
+    /// (that would cost more than all the rest of recording): what a power cut left empty is not there.
     pub(crate) async fn hour(&self, rtstream: &str, hour: i64) -> Result<Hour, StoreError> {
+        let mut found = self.whole_hour(rtstream, hour).await?;
+        found.segments.retain(|segment| segment.bytes > 0);
+        Ok(found)
+    }
+
+    async fn whole_hour(&self, rtstream: &str, hour: i64) -> Result<Hour, StoreError> {
         match self.index(rtstream, hour).await {
             Ok(segments) => {
                 return Ok(Hour {

@@ -53,11 +53,8 @@ fn local(folder: &Path) -> Result<Opened, object_store::Error> {
         store: "LocalFileSystem",
         source: error.into(),
     })?;
-    // What is written survives a power cut, as in any other object store: without this, a file of the right name might be
-    // empty then. Folders of hours go with their last segment.
-    let files = LocalFileSystem::new_with_prefix(folder)?
-        .with_fsync(true)
-        .with_automatic_cleanup(true);
+    // Folders of hours go with their last segment.
+    let files = LocalFileSystem::new_with_prefix(folder)?.with_automatic_cleanup(true);
     Ok(Opened {
         objects: Arc::new(files),
         folder: Some(folder.to_owned()),

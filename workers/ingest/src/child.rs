@@ -1,7 +1,7 @@
 //! The child's side: reads one source for its worker, or makes one picture or file, as it hears on standard input, and tells on
 //! standard output.
 
-use std::io::{self, BufReader, Stdin, Write};
+use std::io::{self, BufReader, Stdin};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,11 +117,16 @@ struct Output {
 
 impl Output {
     fn write(&self, report: Report) {
-        let report = ChildReport {
-            report: Some(report),
-        };
         let mut stdout = self.stdout.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = wire::write(&mut *stdout, &report).and_then(|()| stdout.flush());
+        let written = match report {
+            Report::Segment(segment) => wire::write_segment(&mut *stdout, segment),
+            report => wire::write(
+                &mut *stdout,
+                &ChildReport {
+                    report: Some(report),
+                },
+            ),
+        };
         if written.is_err() {
             self.control.stop();
         }

@@ -4,10 +4,15 @@ use std::io::{self, Read, Write};
 
 use bytes::BytesMut;
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use sightline_proto::internal::RecordedSegment;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// No message is larger: 28 s of audio are 0.9 MB, a window of 16 frames a few MB.
 const LARGEST: usize = 64 << 20;
+/// Numbers of the fields ChildReport.segment and RecordedSegment.ts.
+const REPORT_SEGMENT: u32 = 6;
+const SEGMENT_TS: u32 = 3;
 /// Bytes of a varint at most.
 const VARINT: u32 = 10;
 
@@ -33,6 +38,25 @@ pub(crate) fn write(to: &mut impl Write, message: &impl Message) -> io::Result<(
     to.flush()
 }
 
+/// Writes a report of a segment, whose megabytes are not copied for it.
+pub(crate) fn write_segment(to: &mut impl Write, mut segment: RecordedSegment) -> io::Result<()> {
+    let ts = std::mem::take(&mut segment.ts);
+    let mut body = segment.encode_to_vec();
+    encode_key(SEGMENT_TS, WireType::LengthDelimited, &mut body);
+    encode_varint(ts.len() as u64, &mut body);
+    let mut report = Vec::with_capacity(2 * VARINT as usize);
+    encode_key(REPORT_SEGMENT, WireType::LengthDelimited, &mut report);
+    encode_varint((body.len() + ts.len()) as u64, &mut report);
+    let mut head = Vec::with_capacity(VARINT as usize + report.len() + body.len());
+    let length = report.len() + body.len() + ts.len();
+    encode_varint(length as u64, &mut head);
+    head.append(&mut report);
+    head.append(&mut body);
+    to.write_all(&head)?;
+    to.write_all(&ts)?;
+    to.flush()
+}
+
 /// Reads a message without blocking; `None` at the end. Not safe to cancel: what was read of a message is lost.
 pub(crate) async fn read_async<M: Message + Default>(
     from: &mut (impl AsyncRead + Unpin),
@@ -44,8 +68,13 @@ pub(crate) async fn read_async<M: Message + Default>(
             return length.ended();
         }
         if let Some(length) = length.push(byte[0])? {
-            let mut payload = BytesMut::zeroed(length);
-            from.read_exact(&mut payload).await?;
+            let mut payload = BytesMut::with_capacity(length);
+            let mut rest = from.take(length as u64);
+            while payload.len() < length {
+                if rest.read_buf(&mut payload).await? == 0 {
+                    return Err(malformed("it was cut off"));
+                }
+            }
             return Ok(Some(M::decode(payload.freeze())?));
         }
     }
@@ -94,7 +123,8 @@ fn malformed(what: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use sightline_proto::internal::Failed;
+    use sightline_proto::internal::child_report::Report;
+    use sightline_proto::internal::{ChildReport, Failed};
 
     use super::*;
 
@@ -131,6 +161,21 @@ mod tests {
             read_async::<Failed>(&mut waiting).await.expect("the end"),
             None
         );
+    }
+
+    #[test]
+    fn a_segment_reads_as_any_other_report() {
+        let segment = RecordedSegment {
+            start_position_us: 5,
+            duration_us: 4_000_000,
+            ts: vec![0x47; 70_000].into(),
+        };
+        let mut written = Vec::new();
+        write_segment(&mut written, segment.clone()).expect("memory takes all");
+        let report = ChildReport {
+            report: Some(Report::Segment(segment)),
+        };
+        assert_eq!(read(&mut written.as_slice()).expect("sound"), Some(report));
     }
 
     #[test]

@@ -108,6 +108,11 @@ impl Links {
     /// `<public>/watch?v=<token that names the stream too>`, `<public>/manifests/<rtstream>/<token>/<start_us>.jpg`. All are empty
     /// when `rtstream` is no id of a stream.
     pub fn clip(&self, clip: &Clip, now_us: i64) -> ClipLinks {
+        self.clip_until(clip, self.expires_us(now_us))
+    }
+
+    /// The same, working until then; none: for ever. What a page plays stops working with the page.
+    pub fn clip_until(&self, clip: &Clip, expires_us: Option<i64>) -> ClipLinks {
         let Some(stream) = uuid(Kind::RtStream, &clip.rtstream) else {
             return ClipLinks::default();
         };
@@ -115,7 +120,7 @@ impl Links {
             start_us: clip.start_us,
             // 0 means open.
             end_us: clip.end_us.map_or(0, |end| end.max(1)),
-            expires_us: self.expires_us(now_us).unwrap_or(0),
+            expires_us: expires_us.unwrap_or(0),
         }
         .bytes();
         let base = &self.0.base;
@@ -162,12 +167,14 @@ impl Links {
         Stretch::read(&fields).clip(rtstream.to_owned(), now_us)
     }
 
-    /// The clip that the `v` of a player page without a record allows.
-    pub fn check_page(&self, v: &str, now_us: i64) -> Result<Clip, LinkError> {
+    /// The clip that the `v` of a player page without a record allows, and until when.
+    pub fn check_page(&self, v: &str, now_us: i64) -> Result<(Clip, Option<i64>), LinkError> {
         let fields = self.verify::<{ Stretch::LEN + 16 }>(Use::Page, "", v)?;
         let stream = Uuid::from_slice(&fields[Stretch::LEN..]).unwrap_or_default();
         let rtstream = format!("{}{stream}", Kind::RtStream.prefix());
-        Stretch::read(&fields).clip(rtstream, now_us)
+        let stretch = Stretch::read(&fields);
+        let expires_us = (stretch.expires_us != 0).then_some(stretch.expires_us);
+        Ok((stretch.clip(rtstream, now_us)?, expires_us))
     }
 
     /// Whether a token in `/exports/<token>/<export id>.mp4` allows it.

@@ -44,9 +44,9 @@ impl Playback {
         let now_us = self.core.clock.now_us();
         let links = &self.core.config.links;
         match links.check_page(v, now_us) {
-            Ok(clip) => {
+            Ok((clip, expires_us)) => {
                 return Ok(Shown {
-                    links: links.clip(&clip, now_us),
+                    links: links.clip_until(&clip, expires_us),
                     title: String::new(),
                     description: String::new(),
                 });
@@ -69,13 +69,9 @@ impl Playback {
             start_us: page.start_us,
             end_us: (page.end_us != 0).then_some(page.end_us),
         };
-        // What the page plays stops working with the page.
-        let made_us = match links.expires_us(0) {
-            Some(lifetime_us) if page.expires_us != 0 => page.expires_us - lifetime_us,
-            _ => now_us,
-        };
+        let expires_us = (page.expires_us != 0).then_some(page.expires_us);
         Ok(Shown {
-            links: links.clip(&clip, made_us),
+            links: links.clip_until(&clip, expires_us),
             title: page.title,
             description: page.description,
         })

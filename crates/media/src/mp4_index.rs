@@ -177,7 +177,7 @@ fn stbl(out: &mut Out, track: &Track, begin: u64) {
     });
     out.full(b"co64", 0, 0, |out| {
         out.list(track.chunks.iter(), |out, chunk| {
-            out.u64s(&[begin + chunk.at])
+            out.u64s(&[begin + chunk.at]);
         });
     });
 }
@@ -208,7 +208,7 @@ fn picture(out: &mut Out, description: &Description) {
     out.boxed(setup, |out| out.bytes(&description.setup));
     if description.pixel.0 != description.pixel.1 {
         out.boxed(b"pasp", |out| {
-            out.u32s(&[description.pixel.0, description.pixel.1])
+            out.u32s(&[description.pixel.0, description.pixel.1]);
         });
     }
 }

@@ -36,7 +36,7 @@ pub fn thumbnail(ts: &[u8], offset_us: i64, edge: u32) -> Result<Vec<u8>, Failur
     let times = pictures.iter().map(|unit| shown(unit));
     let chosen = times.filter(|at| *at <= wanted).max().unwrap_or(start);
     let before = |unit: &&Unit| unit.key && shown(unit) <= chosen;
-    let from = pictures.iter().rposition(|unit| before(unit)).unwrap_or(0);
+    let from = pictures.iter().rposition(before).unwrap_or(0);
     let coded = pictures[from..].iter().map(|unit| Coded {
         buffer: gst::Buffer::from_slice(unit.data.clone()),
         caps: coding.caps(),

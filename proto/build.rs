@@ -8,8 +8,15 @@ use std::path::PathBuf;
 )]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-    let public = ["rtstream", "index", "event", "watch", "collection", "recording"]
-        .map(|name| format!("sightline/v1/{name}.proto"));
+    let public = [
+        "rtstream",
+        "index",
+        "event",
+        "watch",
+        "collection",
+        "recording",
+    ]
+    .map(|name| format!("sightline/v1/{name}.proto"));
     let internal = ["bus", "catalog", "records", "ingest", "recordings"]
         .map(|name| format!("sightline/internal/v1/{name}.proto"));
 

@@ -48,7 +48,7 @@ pub enum CatalogError {
     Failed {
         /// The record's key, or the bucket's name.
         key: String,
-        /// What was tried: "read", "created", "updated", "watched".
+        /// What was tried: "read", "created", "updated", "deleted", "watched".
         action: &'static str,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,

@@ -187,6 +187,27 @@ impl Catalog {
         })
     }
 
+    /// Deletes the record that has this revision.
+    ///
+    /// # Errors
+    /// `Conflict` when it has another revision by now, or none. Otherwise when the server does not answer; the record may
+    /// have been deleted all the same.
+    pub async fn delete<T: Entry>(&self, id: &str, revision: u64) -> Result<(), CatalogError> {
+        let key = entry::valid_key::<T>(id)?;
+        let deleted = self
+            .inner
+            .store
+            .delete_expect_revision(&key, Some(revision));
+        let deleted = within_deadline("deleted", &key, deleted).await?;
+        deleted.map_err(|source: UpdateError| match source.kind() {
+            UpdateErrorKind::WrongLastRevision => CatalogError::Conflict { key: key.clone() },
+            _ => CatalogError::failed("deleted", &key, source),
+        })?;
+        // The server does not say which revision the deletion has; it is a later one than the record's.
+        self.inner.view.put(key, revision + 1, None);
+        Ok(())
+    }
+
     /// Wakes after every change of the view, one's own writes included. The value is the newest revision in the view.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.view.changes()

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use prost::Message;
@@ -11,6 +12,9 @@ use sightline_catalog::{Catalog, CatalogError};
 use sightline_proto::internal::{ConfigRecord, EventRecord, IndexRecord, RunRecord};
 use sightline_proto::v1::Event;
 use tempfile::TempDir;
+
+/// Longest wait for anything here.
+const LONG: Duration = Duration::from_secs(20);
 
 pub struct Platform {
     pub bus: Bus,
@@ -222,5 +226,37 @@ async fn whoever_starts_at_the_same_moment_finds_one_number() -> Result<()> {
     assert!(opened.iter().all(|catalog| catalog.partitions() == 4));
     let bucket = platform.bus.key_value("CATALOG").await?;
     assert_eq!(bucket.status().await?.values(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_gone_everywhere_and_can_be_made_again() -> Result<()> {
+    let platform = Platform::start().await?;
+    let ours = platform.catalog("ours").await?;
+    let theirs = platform.catalog("theirs").await?;
+    let first = ours.create("r", &run(1)).await?;
+    let second = ours.update("r", &run(2), first).await?;
+    let stale = ours.delete::<RunRecord>("r", first).await;
+    assert!(
+        matches!(stale, Err(CatalogError::Conflict { .. })),
+        "{stale:?}"
+    );
+    ours.delete::<RunRecord>("r", second).await?;
+    assert!(ours.get::<RunRecord>("r").is_none());
+    assert!(ours.list::<RunRecord>().is_empty());
+    assert!(ours.fetch::<RunRecord>("r").await?.is_none());
+    let again = ours.delete::<RunRecord>("r", second).await;
+    assert!(
+        matches!(again, Err(CatalogError::Conflict { .. })),
+        "{again:?}"
+    );
+    let mut changes = theirs.changes();
+    while theirs.get::<RunRecord>("r").is_some() || *changes.borrow() <= second {
+        tokio::time::timeout(LONG, changes.changed()).await??;
+    }
+    theirs.create("r", &run(3)).await?;
+    let made = ours.fetch::<RunRecord>("r").await?.expect("there");
+    assert_eq!(made.value.generation, 3);
+    assert_eq!(*ours.get::<RunRecord>("r").expect("there").value, run(3));
     Ok(())
 }

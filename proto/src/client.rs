@@ -8,6 +8,7 @@ use tonic::service::Interceptor;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+use crate::v1::collection_service_client::CollectionServiceClient;
 use crate::v1::event_service_client::EventServiceClient;
 use crate::v1::index_service_client::IndexServiceClient;
 use crate::v1::recording_service_client::RecordingServiceClient;
@@ -26,6 +27,8 @@ pub type Authorized = InterceptedService<Channel, WithKey>;
 /// The services of the public API.
 #[derive(Clone)]
 pub struct Client {
+    /// Collections.
+    pub collections: CollectionServiceClient<Authorized>,
     /// RtStreams and transcripts.
     pub streams: RtStreamServiceClient<Authorized>,
     /// Indexes, scenes and search.
@@ -82,6 +85,7 @@ impl Client {
         key.set_sensitive(true);
         let channel = InterceptedService::new(channel, WithKey(key));
         Ok(Self {
+            collections: CollectionServiceClient::new(channel.clone()),
             streams: RtStreamServiceClient::new(channel.clone()),
             indexes: IndexServiceClient::new(channel.clone()),
             events: EventServiceClient::new(channel.clone()),

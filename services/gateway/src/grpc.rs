@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use sightline_proto::FILE_DESCRIPTOR_SET;
+use sightline_proto::v1::collection_service_server::{CollectionService, CollectionServiceServer};
 use sightline_proto::v1::event_service_server::{EventService, EventServiceServer};
 use sightline_proto::v1::index_service_server::{IndexService, IndexServiceServer};
 use sightline_proto::v1::recording_service_server::{RecordingService, RecordingServiceServer};
@@ -37,6 +38,9 @@ pub(crate) fn routes(core: Arc<Core>) -> (Routes, Health) {
     let sound = "the build wrote these descriptor sets";
     let routes =
         Routes::new(RtStreamServiceServer::new(grpc.clone()).max_decoding_message_size(limit))
+            .add_service(
+                CollectionServiceServer::new(grpc.clone()).max_decoding_message_size(limit),
+            )
             .add_service(IndexServiceServer::new(grpc.clone()).max_decoding_message_size(limit))
             .add_service(EventServiceServer::new(grpc.clone()).max_decoding_message_size(limit))
             .add_service(RecordingServiceServer::new(grpc.clone()).max_decoding_message_size(limit))
@@ -69,6 +73,7 @@ impl Health {
         };
         for service in [
             "",
+            CollectionServiceServer::<Grpc>::NAME,
             RtStreamServiceServer::<Grpc>::NAME,
             IndexServiceServer::<Grpc>::NAME,
             EventServiceServer::<Grpc>::NAME,
@@ -77,6 +82,52 @@ impl Health {
         ] {
             self.0.set_service_status(service, status).await;
         }
+    }
+}
+
+#[tonic::async_trait]
+impl CollectionService for Grpc {
+    async fn create_collection(
+        &self,
+        request: Request<v1::CreateCollectionRequest>,
+    ) -> Answer<v1::CreateCollectionResponse> {
+        let collection = Some(self.0.create_collection(request.into_inner()).await?);
+        Ok(Response::new(v1::CreateCollectionResponse { collection }))
+    }
+
+    async fn get_collection(
+        &self,
+        request: Request<v1::GetCollectionRequest>,
+    ) -> Answer<v1::GetCollectionResponse> {
+        let id = &request.get_ref().collection_id;
+        let collection = Some(self.0.get_collection(id).await?);
+        Ok(Response::new(v1::GetCollectionResponse { collection }))
+    }
+
+    async fn list_collections(
+        &self,
+        request: Request<v1::ListCollectionsRequest>,
+    ) -> Answer<v1::ListCollectionsResponse> {
+        let page = self.0.list_collections(request.get_ref())?;
+        Ok(Response::new(page))
+    }
+
+    async fn update_collection(
+        &self,
+        request: Request<v1::UpdateCollectionRequest>,
+    ) -> Answer<v1::UpdateCollectionResponse> {
+        let collection = Some(self.0.update_collection(request.into_inner()).await?);
+        Ok(Response::new(v1::UpdateCollectionResponse { collection }))
+    }
+
+    async fn delete_collection(
+        &self,
+        request: Request<v1::DeleteCollectionRequest>,
+    ) -> Answer<v1::DeleteCollectionResponse> {
+        self.0
+            .delete_collection(&request.get_ref().collection_id)
+            .await?;
+        Ok(Response::new(v1::DeleteCollectionResponse {}))
     }
 }
 

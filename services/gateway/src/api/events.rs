@@ -149,7 +149,13 @@ impl Core {
         Ok(record.alert.clone().unwrap_or_default())
     }
 
-    pub(super) async fn alert(&self, id: &str) -> Result<Alert, ApiError> {
+    /// One event; none that is not known.
+    pub(crate) fn event(&self, id: &str) -> Option<Event> {
+        self.catalog.get::<EventRecord>(id)?.value.event.clone()
+    }
+
+    /// One alert, as it was described.
+    pub(crate) async fn alert(&self, id: &str) -> Result<Alert, ApiError> {
         let found = self
             .find::<AlertRecord>(Kind::Alert, "alert_id", id)
             .await?;

@@ -221,7 +221,8 @@ impl Core {
         record.value.index.as_ref().map(|index| index.name.clone())
     }
 
-    pub(super) async fn index(&self, id: &str) -> Result<Index, ApiError> {
+    /// One index, as it was described.
+    pub(crate) async fn index(&self, id: &str) -> Result<Index, ApiError> {
         let found = self
             .find::<IndexRecord>(Kind::Index, "index_id", id)
             .await?;

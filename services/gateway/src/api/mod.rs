@@ -4,6 +4,8 @@
 //! service, and follows the bus; it holds no media pipeline, no model and no vector store.
 
 mod callback;
+mod changes;
+mod collections;
 mod convert;
 mod events;
 mod exports;
@@ -26,7 +28,7 @@ use sightline_bus::{Bus, BusError};
 use sightline_catalog::seal::SealKey;
 use sightline_catalog::{Catalog, CatalogError, Entry, Versioned};
 use sightline_proto::ids::{self, Kind};
-use sightline_proto::internal::{CollectionRecord, RequestRecord};
+use sightline_proto::internal::RequestRecord;
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_recordings::{Library, StoreError};
 use sightline_service::clock::Clock;
@@ -40,9 +42,6 @@ use self::violations::{refused, shown};
 use self::watch::Hub;
 use crate::Config;
 use crate::metrics::GatewayMetrics;
-
-/// The collection that always exists.
-const DEFAULT_COLLECTION: &str = "default";
 
 /// Everything that a call may need.
 pub(crate) struct Core {
@@ -86,16 +85,6 @@ impl Core {
         let message = format!("there is no {} {}", noun(kind), shown(id));
         let allowed = format!("the id of an existing {}", noun(kind));
         Err(ApiError::new(Reason::NotFound, message).field(field, allowed))
-    }
-
-    /// The collection's id, "default" if none is named.
-    async fn collection(&self, id: &str) -> Result<String, ApiError> {
-        if id.is_empty() || id == DEFAULT_COLLECTION {
-            return Ok(DEFAULT_COLLECTION.to_owned());
-        }
-        self.find::<CollectionRecord>(Kind::Collection, "collection_id", id)
-            .await?;
-        Ok(id.to_owned())
     }
 
     /// Creates an object, once for each request id. `request` is what makes two calls the same, without credentials.

@@ -15,7 +15,7 @@ use super::paging::{Pages, Position};
 use super::violations::{Violations, refused};
 use super::{Core, bus_failed, catalog_failed, convert};
 
-const MAX_NAME: usize = 200;
+pub(super) const MAX_NAME: usize = 200;
 const MAX_URL: usize = 2000;
 /// Ten years.
 const MAX_AGE_SECONDS: i64 = 10 * 366 * 24 * 3600;
@@ -203,7 +203,7 @@ impl Core {
     }
 
     /// What should be, together with what is.
-    fn merged(&self, record: &RtStreamRecord) -> RtStream {
+    pub(super) fn merged(&self, record: &RtStreamRecord) -> RtStream {
         let run = self.catalog.get::<RunRecord>(id_of(record));
         let mut stream = merge(record, run.as_ref());
         if stream.store {

@@ -1,21 +1,30 @@
 //! The VideoDB-compatible skin: JSON over HTTP, as the official VideoDB clients speak it. Only translation: what a call does is in
 //! `api`.
 //!
-//! Every answer is `{"success":true,"data":…}` or `{"success":false,"message":…,"error_code":…}`; times are Unix seconds.
+//! Every answer is `{"success":true,"data":…}` or `{"success":false,"message":…,"error_code":…}`; times are Unix seconds. Every
+//! path may end with a slash.
 
 mod answer;
+mod collections;
+mod elsewhere;
+mod events;
+mod exports;
+mod indexes;
+mod paging;
+mod request;
 mod search;
 mod streams;
+mod transcripts;
 mod values;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, patch, post};
 use sightline_proto::reasons::{ApiError, Reason};
 
 use self::answer::Refusal;
@@ -26,26 +35,105 @@ type Shared = State<Arc<Core>>;
 
 /// All routes of the skin.
 pub(crate) fn routes(core: Arc<Core>) -> Router {
-    Router::new()
-        .route("/rtstream/{id}/stream", get(streams::stream))
-        .route("/rtstream/{id}/search", post(search::in_stream))
-        .route(
-            "/rtstream/collection/{id}/search",
-            post(search::in_collection),
-        )
+    let routes = [collections(), streams(), indexes(), events()];
+    let mut router = Router::new();
+    for (path, methods) in routes.into_iter().flatten() {
+        router = router
+            .route(&format!("{path}/"), methods.clone())
+            .route(path, methods);
+    }
+    router = router.method_not_allowed_fallback(elsewhere::wrong_method);
+    for first in elsewhere::FIRST {
+        let below = Router::new().fallback(move |below| elsewhere::no_such_path(first, below));
+        router = router.nest(&format!("/{first}"), below);
+    }
+    router
+        .layer(DefaultBodyLimit::max(core.config.limits.message_bytes))
         .layer(from_fn_with_state(Arc::clone(&core), pass))
         .with_state(core)
+}
+
+type Routes = Vec<(&'static str, MethodRouter<Arc<Core>>)>;
+
+fn collections() -> Routes {
+    use self::collections as c;
+    let one = get(c::get).patch(c::update).delete(c::delete);
+    vec![
+        ("/collection", get(c::list).post(c::create)),
+        ("/collection/{id}", one),
+    ]
+}
+
+fn streams() -> Routes {
+    use self::{exports, search, streams as s, transcripts as t};
+    vec![
+        ("/rtstream", get(s::list).post(s::connect)),
+        ("/rtstream/{id}", get(s::get).patch(s::rename)),
+        ("/rtstream/{id}/status", patch(s::set_status)),
+        ("/rtstream/{id}/stream", get(s::stream)),
+        ("/rtstream/{id}/search", post(search::in_stream)),
+        (
+            "/rtstream/collection/{id}/search",
+            post(search::in_collection),
+        ),
+        ("/rtstream/{id}/transcription", get(t::list).post(t::switch)),
+        ("/rtstream/{id}/transcription/status", get(t::status_of)),
+        ("/rtstream/{id}/export", post(exports::export)),
+    ]
+}
+
+/// Scene indexes, and the newer paths of the same.
+fn indexes() -> Routes {
+    use self::indexes as i;
+    vec![
+        (
+            "/rtstream/{id}/index/scene",
+            get(i::list_scene).post(i::create),
+        ),
+        ("/rtstream/{id}/index/scene/{index}", get(i::scenes)),
+        (
+            "/rtstream/{id}/index/scene/{index}/status",
+            patch(i::set_status),
+        ),
+        ("/rtstream/{id}/index/{index}", get(i::get_scene)),
+        ("/rtstream/{id}/indexes", get(i::list).post(i::materialize)),
+        ("/rtstream/{id}/indexes/{index}", get(i::get)),
+        (
+            "/rtstream/{id}/indexes/{index}/status",
+            patch(i::set_status),
+        ),
+        ("/rtstream/{id}/indexes/{index}/records", get(i::records)),
+    ]
+}
+
+fn events() -> Routes {
+    use self::events as e;
+    let alerts = || get(e::list_alerts).post(e::create_alert);
+    let status = || patch(e::set_alert_status);
+    vec![
+        ("/rtstream/event", get(e::list).post(e::create)),
+        ("/rtstream/{id}/index/{index}/alert", alerts()),
+        ("/rtstream/{id}/indexes/{index}/alert", alerts()),
+        (
+            "/rtstream/{id}/index/{index}/alert/{alert}/status",
+            status(),
+        ),
+        (
+            "/rtstream/{id}/indexes/{index}/alert/{alert}/status",
+            status(),
+        ),
+    ]
 }
 
 /// Checks the key and bounds the time.
 async fn pass(State(core): Shared, request: Request, next: Next) -> Response {
     if let Err(error) = core.config.api_keys.check(request.headers()) {
-        return Refusal(error).into_response();
+        return Refusal::from(error).into_response();
     }
     let deadline: Duration = core.config.limits.deadline;
     match tokio::time::timeout(deadline, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Refusal(ApiError::new(
+        Err(_) => Refusal::from(ApiError::new(
             Reason::DeadlineExceeded,
             format!("the call took longer than {deadline:?}"),
         ))

@@ -1,27 +1,34 @@
 //! Search in this skin.
 
-use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sightline_proto::reasons::ApiError;
 use sightline_proto::v1;
 
 use super::Shared;
-use super::answer::{Answer, Data};
-use super::values::seconds;
+use super::answer::{Answer, Data, renaming};
+use super::request::{Body, Ids, unsupported};
+use super::values::{Number, seconds, some, whole};
 use crate::api::Core;
+
+/// What fields of the core are called here.
+const NAMES: [(&str, &str); 3] = [
+    ("limit", "result_threshold"),
+    ("min_score", "score_threshold"),
+    ("index_id", "scene_index_id"),
+];
 
 /// What to look for.
 #[derive(Deserialize)]
-pub(super) struct SearchBody {
+pub(super) struct Query {
     query: String,
-    #[serde(default)]
     scene_index_id: Option<String>,
-    #[serde(default)]
-    result_threshold: Option<i32>,
-    #[serde(default)]
-    score_threshold: Option<f32>,
+    result_threshold: Option<Number>,
+    score_threshold: Option<Number>,
+    dynamic_score_percentage: Option<Value>,
+    stitch: Option<Value>,
+    filter: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -44,13 +51,11 @@ struct Hit {
     player_url: Option<String>,
 }
 
-type Body = Result<Json<SearchBody>, JsonRejection>;
-
 /// `POST /rtstream/{id}/search`
-pub(super) async fn in_stream(State(core): Shared, Path(id): Path<String>, body: Body) -> Answer {
+pub(super) async fn in_stream(State(core): Shared, ids: Ids, Body(body): Body<Query>) -> Answer {
     let request = v1::SearchRequest {
-        rtstream_id: id,
-        ..asked(body?.0)
+        rtstream_id: ids.id,
+        ..asked(body)?
     };
     search(&core, request).await
 }
@@ -58,28 +63,36 @@ pub(super) async fn in_stream(State(core): Shared, Path(id): Path<String>, body:
 /// `POST /rtstream/collection/{id}/search`
 pub(super) async fn in_collection(
     State(core): Shared,
-    Path(id): Path<String>,
-    body: Body,
+    ids: Ids,
+    Body(body): Body<Query>,
 ) -> Answer {
     let request = v1::SearchRequest {
-        collection_id: id,
-        ..asked(body?.0)
+        collection_id: ids.id,
+        ..asked(body)?
     };
     search(&core, request).await
 }
 
-fn asked(body: SearchBody) -> v1::SearchRequest {
-    v1::SearchRequest {
+fn asked(body: Query) -> Result<v1::SearchRequest, ApiError> {
+    unsupported([
+        ("dynamic_score_percentage", &body.dynamic_score_percentage),
+        ("stitch", &body.stitch),
+        ("filter", &body.filter),
+    ])?;
+    let limit = whole("result_threshold", body.result_threshold, 1..=100)?;
+    Ok(v1::SearchRequest {
         query: body.query,
         index_id: body.scene_index_id.unwrap_or_default(),
-        limit: body.result_threshold.unwrap_or_default(),
-        min_score: body.score_threshold.unwrap_or_default(),
+        limit: limit.unwrap_or_default() as i32,
+        min_score: body
+            .score_threshold
+            .map_or(0.0, |Number(score)| score as f32),
         ..Default::default()
-    }
+    })
 }
 
 async fn search(core: &Core, request: v1::SearchRequest) -> Answer {
-    let found = core.search(request).await?;
+    let found = core.search(request).await.map_err(renaming(&NAMES))?;
     let results = found.hits.into_iter().map(|hit| Hit {
         rtstream_name: core.stream_name(&hit.rtstream_id),
         scene_index_name: core.index_name(&hit.index_id),
@@ -88,10 +101,10 @@ async fn search(core: &Core, request: v1::SearchRequest) -> Answer {
         rtstream_id: hit.rtstream_id,
         text: hit.text,
         score: hit.score,
-        scene_index_id: Some(hit.index_id).filter(|id| !id.is_empty()),
+        scene_index_id: some(hit.index_id),
         metadata: Value::Object(serde_json::Map::new()),
-        stream_url: Some(hit.stream_url).filter(|url| !url.is_empty()),
-        player_url: Some(hit.player_url).filter(|url| !url.is_empty()),
+        stream_url: some(hit.stream_url),
+        player_url: some(hit.player_url),
     });
     Data::of(Results {
         results: results.collect(),

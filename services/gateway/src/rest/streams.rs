@@ -1,19 +1,224 @@
 //! RtStreams in this skin.
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{RawQuery, State};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sightline_proto::reasons::ApiError;
 use sightline_proto::v1;
+use sightline_proto::v1::rt_stream::State as Doing;
 
 use super::Shared;
-use super::answer::{Answer, Data};
-use super::values::time;
+use super::answer::{Answer, Data, renaming};
+use super::paging;
+use super::request::{Body, Ids, Params, Switch, unsupported};
+use super::values::{Number, in_words, some_time, time, whole, wrong};
+
+/// What their server says when nobody asks for another. Sightline samples as each index says.
+const SAMPLE_RATE: i64 = 30;
+const MOST: i64 = 1000;
+const DEFAULT: i64 = 100;
+/// What fields of the core are called here.
+const NAMES: [(&str, &str); 5] = [
+    ("start_time", "start"),
+    ("end_time", "end"),
+    ("player_config.title", "player_title"),
+    ("player_config.description", "player_description"),
+    ("player_config.slug", "player_slug_prefix"),
+];
+
+#[derive(Serialize)]
+struct Stream {
+    id: String,
+    name: String,
+    status: &'static str,
+    sample_rate: i64,
+    media_types: Vec<String>,
+    collection_id: String,
+    store: bool,
+    created_at: Option<String>,
+}
+
+fn shown(stream: v1::RtStream) -> Stream {
+    Stream {
+        status: status(&stream),
+        id: stream.id,
+        name: stream.name,
+        sample_rate: SAMPLE_RATE,
+        media_types: vec!["video".to_owned()],
+        collection_id: stream.collection_id,
+        store: stream.store,
+        created_at: in_words(stream.create_time.as_ref()),
+    }
+}
+
+fn status(stream: &v1::RtStream) -> &'static str {
+    match stream.state() {
+        Doing::Connecting | Doing::Active | Doing::Reconnecting => "connected",
+        Doing::Unspecified | Doing::Stopped | Doing::Failed | Doing::Ended => "stopped",
+    }
+}
+
+/// What to connect.
+#[derive(Deserialize)]
+pub(super) struct Connect {
+    url: String,
+    name: Option<String>,
+    collection_id: Option<String>,
+    media_types: Option<Vec<String>>,
+    sample_rate: Option<Number>,
+    store: Option<bool>,
+    enable_transcript: Option<bool>,
+    ws_connection_id: Option<Value>,
+}
+
+/// `POST /rtstream`
+pub(super) async fn connect(State(core): Shared, Body(body): Body<Connect>) -> Answer {
+    unsupported([("ws_connection_id", &body.ws_connection_id)])?;
+    let rate = whole("sample_rate", body.sample_rate, 1..=1_000_000)?;
+    let types = body.media_types.unwrap_or_else(|| vec!["video".to_owned()]);
+    let known = |kind: &String| ["video", "audio"].contains(&kind.as_str());
+    if types.is_empty() || !types.iter().all(known) {
+        return Err(wrong("media_types", "\"video\", \"audio\" or both").into());
+    }
+    let request = v1::ConnectRtStreamRequest {
+        url: body.url,
+        name: body.name.unwrap_or_default(),
+        collection_id: body.collection_id.unwrap_or_default(),
+        transcribe: body.enable_transcript.unwrap_or_default(),
+        store: body.store.unwrap_or_default(),
+        ..Default::default()
+    };
+    Data::created(Stream {
+        sample_rate: rate.unwrap_or(SAMPLE_RATE),
+        media_types: types,
+        ..shown(core.connect_rtstream(request).await?)
+    })
+}
+
+/// `GET /rtstream/{id}`
+pub(super) async fn get(State(core): Shared, ids: Ids) -> Answer {
+    Data::of(shown(core.get_rtstream(&ids.id).await?))
+}
+
+/// What to change.
+#[derive(Deserialize)]
+pub(super) struct Rename {
+    name: Option<String>,
+    sample_rate: Option<Number>,
+}
+
+/// `PATCH /rtstream/{id}`
+pub(super) async fn rename(State(core): Shared, ids: Ids, Body(body): Body<Rename>) -> Answer {
+    let rate = whole("sample_rate", body.sample_rate, 1..=1_000_000)?;
+    let stream = match body.name {
+        Some(name) => core.rename_rtstream(&ids.id, &name).await?,
+        None => core.get_rtstream(&ids.id).await?,
+    };
+    Data::of(Stream {
+        sample_rate: rate.unwrap_or(SAMPLE_RATE),
+        ..shown(stream)
+    })
+}
+
+/// `PATCH /rtstream/{id}/status`
+pub(super) async fn set_status(State(core): Shared, ids: Ids, Body(body): Body<Switch>) -> Answer {
+    let stream = if body.is_on(["start", "connected"], ["stop", "stopped"])? {
+        core.start_rtstream(&ids.id).await?
+    } else {
+        core.stop_rtstream(&ids.id).await?
+    };
+    Data::of(shown(stream))
+}
+
+/// Which streams to list.
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    collection_id: Option<String>,
+    limit: Option<Number>,
+    offset: Option<Number>,
+    status: Option<String>,
+    /// Part of the name, in any case.
+    name: Option<String>,
+    ordering: Option<String>,
+}
+
+/// `GET /rtstream`
+pub(super) async fn list(
+    State(core): Shared,
+    RawQuery(raw): RawQuery,
+    Params(query): Params<ListQuery>,
+) -> Answer {
+    let limit = whole("limit", query.limit, 1..=MOST)?.unwrap_or(DEFAULT);
+    let offset = whole("offset", query.offset, 0..=i64::from(i32::MAX))?.unwrap_or(0);
+    if let Some(word) = &query.status
+        && !["connected", "stopped"].contains(&word.as_str())
+    {
+        return Err(wrong("status", "\"connected\" or \"stopped\"").into());
+    }
+    let core = &core;
+    let fetch = |page_size, page_token| {
+        let request = v1::ListRtStreamsRequest {
+            collection_id: query.collection_id.clone().unwrap_or_default(),
+            page_size,
+            page_token,
+        };
+        async move {
+            let page = core.list_rtstreams(request).await?;
+            Ok((page.rtstreams, page.next_page_token))
+        }
+    };
+    let mut streams = paging::all(fetch).await?;
+    let part = query.name.as_ref().map(|name| name.to_lowercase());
+    streams.retain(|stream| {
+        let named = part.as_ref();
+        let doing = query.status.as_deref();
+        named.is_none_or(|part| stream.name.to_lowercase().contains(part))
+            && doing.is_none_or(|word| word == status(stream))
+    });
+    order(&mut streams, query.ordering.as_deref())?;
+    let (count, raw) = (streams.len() as i64, raw.unwrap_or_default());
+    let results = streams.into_iter().skip(offset as usize);
+    let results: Vec<Stream> = results.take(limit as usize).map(shown).collect();
+    let next = (offset + limit < count).then(|| address(&raw, limit, offset + limit));
+    let previous = (offset > 0).then(|| address(&raw, limit, (offset - limit).max(0)));
+    Data::of(json!({"results": results, "count": count, "next": next, "previous": previous}))
+}
+
+/// By a field, descending with a hyphen before it; newest first without one.
+fn order(streams: &mut [v1::RtStream], by: Option<&str>) -> Result<(), ApiError> {
+    let by = by.unwrap_or("-created_at");
+    match by.trim_start_matches('-') {
+        // Ids sort by creation.
+        "created_at" | "id" => streams.sort_by(|a, b| a.id.cmp(&b.id)),
+        "name" => streams.sort_by(|a, b| a.name.cmp(&b.name)),
+        "status" => streams.sort_by_key(status),
+        _ => {
+            let allowed = "created_at, name or status, with - before it for descending";
+            return Err(wrong("ordering", allowed));
+        }
+    }
+    if by.starts_with('-') {
+        streams.reverse();
+    }
+    Ok(())
+}
+
+/// The address of another page of the same list.
+fn address(raw: &str, limit: i64, offset: i64) -> String {
+    let place = |pair: &str| pair.starts_with("limit=") || pair.starts_with("offset=");
+    let kept = raw
+        .split('&')
+        .filter(|pair| !pair.is_empty() && !place(pair));
+    let place = [format!("limit={limit}"), format!("offset={offset}")];
+    let pairs: Vec<_> = kept.map(ToOwned::to_owned).chain(place).collect();
+    format!("/rtstream?{}", pairs.join("&"))
+}
 
 /// The stretch to play, and how its page looks.
 #[derive(Deserialize)]
 pub(super) struct StreamQuery {
-    start: f64,
-    end: Option<f64>,
+    start: Number,
+    end: Option<Number>,
     #[serde(default)]
     player_title: String,
     #[serde(default)]
@@ -22,36 +227,26 @@ pub(super) struct StreamQuery {
     player_slug_prefix: String,
 }
 
-#[derive(Serialize)]
-struct StreamLinks {
-    stream_url: String,
-    player_url: String,
-}
-
 /// `GET /rtstream/{id}/stream`: links that play a stretch of a recording.
 pub(super) async fn stream(
     State(core): Shared,
-    Path(id): Path<String>,
-    query: Result<Query<StreamQuery>, QueryRejection>,
+    ids: Ids,
+    Params(query): Params<StreamQuery>,
 ) -> Answer {
-    let Query(query) = query?;
+    let Number(start) = query.start;
+    // Clients cut the times of a short shot to whole seconds.
+    let end = query.end.map(|Number(end)| Number(end.max(start + 1.0)));
     let request = v1::GenerateStreamRequest {
-        rtstream_id: id,
-        start_time: Some(time("start", query.start)?),
-        // Clients cut the times of a short shot to whole seconds.
-        end_time: query
-            .end
-            .map(|end| time("end", end.max(query.start + 1.0)))
-            .transpose()?,
+        rtstream_id: ids.id,
+        start_time: Some(time("start", start)?),
+        end_time: some_time("end", end)?,
         player_config: Some(v1::PlayerConfig {
             title: query.player_title,
             description: query.player_description,
             slug: query.player_slug_prefix,
         }),
     };
-    let links = core.generate_stream(request).await?;
-    Data::of(StreamLinks {
-        stream_url: links.stream_url,
-        player_url: links.player_url,
-    })
+    let links = core.generate_stream(request).await;
+    let links = links.map_err(renaming(&NAMES))?;
+    Data::of(json!({"stream_url": links.stream_url, "player_url": links.player_url}))
 }

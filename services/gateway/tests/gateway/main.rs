@@ -2,6 +2,7 @@
 
 mod access;
 mod browser;
+mod collections;
 mod errors;
 mod exporting;
 mod harness;
@@ -9,4 +10,6 @@ mod http;
 mod playing;
 mod recordings;
 mod resources;
+mod rest;
+mod rest_refusals;
 mod watching;

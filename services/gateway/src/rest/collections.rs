@@ -1,0 +1,90 @@
+//! Collections in this skin.
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sightline_proto::v1;
+
+use super::Shared;
+use super::answer::{Answer, Data};
+use super::paging;
+use super::request::{Body, Ids, unsupported};
+
+#[derive(Serialize)]
+struct Collection {
+    id: String,
+    name: String,
+    description: String,
+    is_public: bool,
+}
+
+fn shown(collection: v1::Collection) -> Collection {
+    Collection {
+        id: collection.id,
+        name: collection.name,
+        description: collection.description,
+        is_public: false,
+    }
+}
+
+/// What to create.
+#[derive(Deserialize)]
+pub(super) struct Create {
+    name: String,
+    description: Option<String>,
+    is_public: Option<Value>,
+}
+
+/// What to change.
+#[derive(Deserialize)]
+pub(super) struct Update {
+    name: Option<String>,
+    description: Option<String>,
+}
+
+/// `POST /collection`
+pub(super) async fn create(State(core): Shared, Body(body): Body<Create>) -> Answer {
+    unsupported([("is_public", &body.is_public)])?;
+    let request = v1::CreateCollectionRequest {
+        name: body.name,
+        description: body.description.unwrap_or_default(),
+        ..Default::default()
+    };
+    Data::of(shown(core.create_collection(request).await?))
+}
+
+/// `GET /collection`: all of them.
+pub(super) async fn list(State(core): Shared) -> Answer {
+    let fetch = |page_size, page_token| {
+        let request = v1::ListCollectionsRequest {
+            page_size,
+            page_token,
+        };
+        let page = core.list_collections(&request);
+        std::future::ready(page.map(|page| (page.collections, page.next_page_token)))
+    };
+    let all = paging::all(fetch).await?;
+    let all: Vec<Collection> = all.into_iter().map(shown).collect();
+    Data::of(json!({ "collections": all }))
+}
+
+/// `GET /collection/{id}`
+pub(super) async fn get(State(core): Shared, ids: Ids) -> Answer {
+    Data::of(shown(core.get_collection(&ids.id).await?))
+}
+
+/// `PATCH /collection/{id}`
+pub(super) async fn update(State(core): Shared, ids: Ids, Body(body): Body<Update>) -> Answer {
+    let request = v1::UpdateCollectionRequest {
+        collection_id: ids.id,
+        name: body.name,
+        description: body.description,
+    };
+    Data::of(shown(core.update_collection(request).await?))
+}
+
+/// `DELETE /collection/{id}`
+pub(super) async fn delete(State(core): Shared, ids: Ids) -> Answer {
+    core.delete_collection(&ids.id).await?;
+    Data::of(json!({}))
+}

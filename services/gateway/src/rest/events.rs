@@ -1,0 +1,137 @@
+//! Events and alerts in this skin.
+
+use axum::extract::State;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sightline_proto::reasons::{ApiError, Reason};
+use sightline_proto::v1;
+use sightline_proto::v1::alert::State as Doing;
+
+use super::Shared;
+use super::answer::{Answer, Data, renaming};
+use super::indexes::index_of;
+use super::paging;
+use super::request::{Body, Ids, Switch, unsupported};
+use crate::api::Core;
+
+/// What to watch for.
+#[derive(Deserialize)]
+pub(super) struct Create {
+    event_prompt: String,
+    label: String,
+}
+
+/// `POST /rtstream/event`
+pub(super) async fn create(State(core): Shared, Body(body): Body<Create>) -> Answer {
+    let request = v1::CreateEventRequest {
+        prompt: body.event_prompt,
+        label: body.label,
+        ..Default::default()
+    };
+    let names = [("prompt", "event_prompt")];
+    let event = core.create_event(request).await.map_err(renaming(&names))?;
+    Data::of(json!({"event_id": event.id}))
+}
+
+/// `GET /rtstream/event`: all of them.
+pub(super) async fn list(State(core): Shared) -> Answer {
+    let fetch = |page_size, page_token| {
+        let request = v1::ListEventsRequest {
+            page_size,
+            page_token,
+        };
+        let page = core.list_events(&request);
+        std::future::ready(page.map(|page| (page.events, page.next_page_token)))
+    };
+    let events = paging::all(fetch).await?.into_iter().map(|event| {
+        json!({
+            "event_id": event.id,
+            "event_prompt": event.prompt,
+            "label": event.label,
+        })
+    });
+    Data::of(json!({ "events": events.collect::<Vec<_>>() }))
+}
+
+/// Which event to watch an index for, and whom to tell.
+#[derive(Deserialize)]
+pub(super) struct CreateAlert {
+    event_id: String,
+    callback_url: String,
+    ws_connection_id: Option<Value>,
+}
+
+/// `POST /rtstream/{id}/index/{index}/alert`
+pub(super) async fn create_alert(
+    State(core): Shared,
+    ids: Ids,
+    Body(body): Body<CreateAlert>,
+) -> Answer {
+    unsupported([("ws_connection_id", &body.ws_connection_id)])?;
+    let index = index_of(&core, &ids).await?;
+    let request = v1::CreateAlertRequest {
+        event_id: body.event_id,
+        index_id: index.id,
+        callback_url: body.callback_url,
+        ..Default::default()
+    };
+    let alert = core.create_alert(request).await?;
+    Data::of(json!({"alert_id": alert.id}))
+}
+
+/// `GET /rtstream/{id}/index/{index}/alert`: all of them.
+pub(super) async fn list_alerts(State(core): Shared, ids: Ids) -> Answer {
+    let index = index_of(&core, &ids).await?;
+    let core = &core;
+    let fetch = |page_size, page_token| {
+        let request = v1::ListAlertsRequest {
+            index_id: index.id.clone(),
+            page_size,
+            page_token,
+        };
+        async move {
+            let page = core.list_alerts(request).await?;
+            Ok((page.alerts, page.next_page_token))
+        }
+    };
+    let alerts = paging::all(fetch).await?.into_iter();
+    let alerts: Vec<Value> = alerts.map(|alert| shown(core, alert)).collect();
+    Data::of(json!({ "alerts": alerts }))
+}
+
+/// `PATCH /rtstream/{id}/index/{index}/alert/{alert}/status`
+pub(super) async fn set_alert_status(
+    State(core): Shared,
+    ids: Ids,
+    Body(body): Body<Switch>,
+) -> Answer {
+    let index = index_of(&core, &ids).await?;
+    let alert = core.alert(&ids.alert).await?;
+    if alert.index_id != index.id {
+        let message = format!("the index {} has no alert {}", index.id, alert.id);
+        return Err(ApiError::new(Reason::NotFound, message).into());
+    }
+    let state = if body.is_on(["enable", "enabled"], ["disable", "disabled"])? {
+        Doing::Enabled
+    } else {
+        Doing::Disabled
+    };
+    let alert = core.set_alert_state(&alert.id, state).await?;
+    Data::of(shown(&core, alert))
+}
+
+fn shown(core: &Core, alert: v1::Alert) -> Value {
+    let event = core.event(&alert.event_id).unwrap_or_default();
+    let status = match alert.state() {
+        Doing::Enabled => "enabled",
+        Doing::Disabled | Doing::Unspecified => "disabled",
+    };
+    json!({
+        "alert_id": alert.id,
+        "event_id": alert.event_id,
+        "prompt": event.prompt,
+        "label": event.label,
+        "callback_url": alert.callback_url,
+        "status": status,
+    })
+}

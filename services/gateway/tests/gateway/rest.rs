@@ -1,0 +1,518 @@
+//! VideoDB's REST: every route's good and bad cases, in the envelope, over real HTTP.
+
+use serde_json::{Value, json};
+use sightline_gateway::Limits;
+use sightline_proto::internal::ExportRecord;
+use sightline_proto::v1::export::State as ExportState;
+use sightline_proto::v1::rt_stream::State;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::transport::Endpoint;
+
+use crate::harness::{Gateway, KEY, LONG, NOW_US};
+use crate::recordings::SEGMENT_US;
+
+const NOW: f64 = (NOW_US / 1_000_000) as f64;
+
+impl Gateway {
+    /// Sends bytes as a body; the status and the JSON of the answer, which is in the envelope.
+    pub async fn raw(&self, method: &str, path: &str, key: &str, body: &[u8]) -> (u16, Value) {
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-access-token: {key}\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
+        let talking = async {
+            let mut socket = TcpStream::connect(self.address).await.expect("connects");
+            socket.write_all(head.as_bytes()).await.expect("sent");
+            // A body that is refused may not be read to its end.
+            let _ = socket.write_all(body).await;
+            let mut answer = Vec::new();
+            let _ = socket.read_to_end(&mut answer).await;
+            String::from_utf8(answer).expect("UTF-8")
+        };
+        let answer = tokio::time::timeout(LONG, talking).await.expect("in time");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("the end of the head");
+        let status: u16 = head[9..12].parse().expect("a status");
+        assert!(head.contains("application/json"), "{method} {path}: {head}");
+        let body: Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(body["success"], json!(status < 300), "{method} {path}");
+        if status >= 300 {
+            assert!(!body["message"].as_str().expect("a message").is_empty());
+            assert!(!body["error_code"].as_str().expect("a code").is_empty());
+        }
+        (status, body)
+    }
+
+    /// The data of a call that goes well; `Value::Null` is no body.
+    async fn ask(&self, method: &str, path: &str, body: Value) -> Value {
+        let (status, body) = self.raw(method, path, KEY, &sent(&body)).await;
+        assert!(status < 300, "{method} {path}: {status} {body}");
+        body["data"].clone()
+    }
+
+    /// The status and the message of a call that is refused.
+    async fn refused(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let (status, body) = self.raw(method, path, KEY, body.as_bytes()).await;
+        (status, text(&body["message"]))
+    }
+
+    /// Checks lines `METHOD PATH BODY -> STATUS PART OF THE MESSAGE`, with these words replaced in the calls.
+    pub async fn refuses(&self, table: &str, words: &[(&str, &str)]) {
+        for line in table.lines().filter(|line| !line.is_empty()) {
+            let (call, expected) = line.split_once(" -> ").expect("an arrow");
+            let (status, said) = expected.split_once(' ').expect("a status");
+            let replaced = |call: String, word: &(&str, &str)| call.replace(word.0, word.1);
+            let call = words.iter().fold(call.to_owned(), replaced);
+            let mut parts = call.splitn(3, ' ');
+            let mut part = || parts.next().unwrap_or_default();
+            let (found, message) = self.refused(part(), part(), part()).await;
+            let as_expected = found.to_string() == status && message.contains(said);
+            assert!(as_expected, "{line}: {found} {message}");
+        }
+    }
+
+    /// Connects a camera; its id.
+    pub async fn connect(&self, name: &str, further: Value) -> String {
+        let mut body = json!({"url": "rtsp://camera.example/1", "name": name});
+        let further = further.as_object().cloned().unwrap_or_default();
+        body.as_object_mut().expect("an object").extend(further);
+        text(&self.ask("POST", "/rtstream", body).await["id"])
+    }
+}
+
+fn sent(body: &Value) -> Vec<u8> {
+    if body.is_null() {
+        Vec::new()
+    } else {
+        body.to_string().into_bytes()
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn names(list: &Value, key: &str) -> Vec<String> {
+    let items = list.as_array().expect("a list");
+    items.iter().map(|item| text(&item[key])).collect()
+}
+
+#[tokio::test]
+async fn collections_are_made_changed_and_deleted() {
+    let gateway = Gateway::start().await;
+    let default = json!({
+        "id": "default", "name": "default", "description": "", "is_public": false,
+    });
+    assert_eq!(
+        gateway.ask("GET", "/collection/default", Value::Null).await,
+        default
+    );
+    let body = json!({"name": "Gates", "description": null, "is_public": false});
+    let made = gateway.ask("POST", "/collection", body).await;
+    let id = text(&made["id"]);
+    assert!(id.starts_with("c-"), "{id}");
+    let path = format!("/collection/{id}");
+    let changed = gateway
+        .ask("PATCH", &path, json!({"description": "All of them"}))
+        .await;
+    assert_eq!(
+        changed,
+        json!({"id": id, "name": "Gates", "description": "All of them", "is_public": false})
+    );
+    assert_eq!(gateway.ask("GET", &path, Value::Null).await, changed);
+    let listed = gateway.ask("GET", "/collection", Value::Null).await;
+    assert_eq!(listed, json!({"collections": [default, changed]}));
+
+    gateway
+        .connect("Gate 1", json!({"collection_id": id}))
+        .await;
+    gateway
+        .refuses(
+            r#"
+DELETE /collection/ID -> 400 collection_id: a collection without streams
+DELETE /collection/default -> 400 can't be deleted
+PATCH /collection/default {"name": "x"} -> 400 can't be changed
+PATCH /collection/ID {"name": ""} -> 400 name: 1 to 200
+PATCH /collection/ID {"name": 5} -> 400 name: invalid type
+POST /collection -> 400 missing field `name`
+POST /collection {"name": " "} -> 400 name: must hold more
+POST /collection {"name": "x", "is_public": true} -> 400 is_public: not supported
+GET /collection/c-1 -> 404 no collection
+PUT /collection/ID -> 405 PUT
+"#,
+            &[("ID", &id)],
+        )
+        .await;
+    let empty = gateway
+        .ask("POST", "/collection/", json!({"name": "Empty"}))
+        .await;
+    let path = format!("/collection/{}", text(&empty["id"]));
+    gateway.ask("DELETE", &path, Value::Null).await;
+    for method in ["GET", "DELETE"] {
+        assert_eq!(gateway.refused(method, &path, "").await.0, 404);
+    }
+}
+
+#[tokio::test]
+async fn streams_are_connected_and_listed() {
+    let gateway = Gateway::start().await;
+    let body = json!({
+        "url": "rtsp://user:s3cret@camera.example/1", "name": "Front door", "collection_id": "default",
+        "media_types": ["video", "audio"], "sample_rate": "15", "store": true, "enable_transcript": true,
+        "ws_connection_id": null,
+    });
+    let (status, made) = gateway.raw("POST", "/rtstream/", KEY, &sent(&body)).await;
+    let id = text(&made["data"]["id"]);
+    let shown = json!({
+        "id": id, "name": "Front door", "status": "connected", "sample_rate": 15,
+        "media_types": ["video", "audio"], "collection_id": "default", "store": true,
+        "created_at": "2025-11-24T16:00:00Z",
+    });
+    assert_eq!((status, &made["data"]), (201, &shown));
+    let path = format!("/rtstream/{id}");
+    assert_eq!(
+        gateway.ask("GET", &path, Value::Null).await["name"],
+        "Front door"
+    );
+    for (body, status) in [
+        (json!({"action": "stop"}), "stopped"),
+        (json!({"status": "connected"}), "connected"),
+        (json!({"action": "stop", "status": null}), "stopped"),
+    ] {
+        let stream = gateway.ask("PATCH", &format!("{path}/status/"), body).await;
+        assert_eq!(stream["status"], status);
+    }
+    let named = gateway
+        .ask("PATCH", &path, json!({"name": "Back door"}))
+        .await;
+    assert_eq!(named["name"], "Back door");
+    for name in ["Gate 2", "Gate 1", "Gate 3"] {
+        gateway.connect(name, json!({"name": name})).await;
+    }
+    for (query, expected) in [
+        ("", vec!["Gate 3", "Gate 1", "Gate 2", "Back door"]),
+        (
+            "?name=gate&ordering=name",
+            vec!["Gate 1", "Gate 2", "Gate 3"],
+        ),
+        ("?status=stopped", vec!["Back door"]),
+        ("?ordering=-name&limit=1&offset=1", vec!["Gate 2"]),
+        ("?ordering=created_at&limit=2", vec!["Back door", "Gate 2"]),
+        ("?offset=9", vec![]),
+    ] {
+        let list = gateway
+            .ask("GET", &format!("/rtstream{query}"), Value::Null)
+            .await;
+        assert_eq!(names(&list["results"], "name"), expected, "{query}");
+    }
+    let list = gateway
+        .ask("GET", "/rtstream?limit=2&offset=1&name=gate", Value::Null)
+        .await;
+    assert_eq!(
+        (&list["count"], &list["next"], &list["previous"]),
+        (
+            &json!(3),
+            &Value::Null,
+            &json!("/rtstream?name=gate&limit=2&offset=0")
+        )
+    );
+    let list = gateway.ask("GET", "/rtstream?limit=2", Value::Null).await;
+    let next = text(&list["next"]);
+    let list = gateway.ask("GET", &next, Value::Null).await;
+    assert_eq!(names(&list["results"], "name"), ["Gate 2", "Back door"]);
+}
+
+#[tokio::test]
+async fn indexes_are_created_and_switched() {
+    let gateway = Gateway::start().await;
+    let stream = gateway.connect("x", Value::Null).await;
+    let other = gateway.connect("y", Value::Null).await;
+    let all = format!("/rtstream/{stream}/index/scene");
+    let create = |config: Value| {
+        json!({
+            "extraction_type": "time", "extraction_config": config, "prompt": null,
+            "model_name": null, "model_config": {}, "name": null,
+        })
+    };
+    for (config, expected) in [
+        (Value::Null, json!({"time": 5, "frame_count": 2})),
+        (
+            json!({"time": null, "frame_count": null}),
+            json!({"time": 5, "frame_count": 2}),
+        ),
+        (
+            json!({"time": "2.5", "frame_count": "5"}),
+            json!({"time": 2.5, "frame_count": 5}),
+        ),
+        (
+            json!({"time": 10, "frame_count": null}),
+            json!({"time": 10, "frame_count": 2}),
+        ),
+    ] {
+        let made = gateway.ask("POST", &all, create(config)).await;
+        let id = text(&made["rtstream_index_id"]);
+        let expected = json!({
+            "rtstream_index_id": id, "extraction_type": "time", "extraction_config": expected,
+            "prompt": "Describe the scene", "name": id, "model_name": "demo-vlm", "status": "running",
+        });
+        assert_eq!(made, expected);
+        let path = format!("/rtstream/{stream}/index/{id}/");
+        assert_eq!(gateway.ask("GET", &path, Value::Null).await, expected);
+    }
+    let listed = gateway.ask("GET", &all, Value::Null).await;
+    let ids = names(&listed["scene_indexes"], "rtstream_index_id");
+    let newer = gateway
+        .ask("GET", &format!("/rtstream/{stream}/indexes"), Value::Null)
+        .await;
+    assert_eq!(
+        (ids.len(), names(&newer["indexes"], "index_id")),
+        (4, ids.clone())
+    );
+    let id = &ids[0];
+    for (path, body, status) in [
+        (
+            format!("{all}/{id}/status"),
+            json!({"action": "stop"}),
+            "stopped",
+        ),
+        (
+            format!("{all}/{id}/status/"),
+            json!({"status": "running"}),
+            "running",
+        ),
+        (
+            format!("/rtstream/{stream}/indexes/{id}/status"),
+            json!({"action": "stop"}),
+            "stopped",
+        ),
+    ] {
+        assert_eq!(gateway.ask("PATCH", &path, body).await["status"], status);
+    }
+    let newer = gateway
+        .ask(
+            "GET",
+            &format!("/rtstream/{stream}/indexes/{id}"),
+            Value::Null,
+        )
+        .await;
+    assert_eq!(
+        (&newer["index_id"], &newer["status"]),
+        (&json!(id), &json!("stopped"))
+    );
+
+    gateway
+        .refuses(
+            r#"
+POST ALL {"extraction_config": {"time": "x"}} -> 400 extraction_config.time: 
+POST ALL {"extraction_config": {"time": 0}} -> 400 extraction_config.time: 1 s to 600 s
+POST ALL {"extraction_config": {"time": 1e300}} -> 400 extraction_config.time: 
+POST ALL {"extraction_config": {"time": 5, "frame_count": 17}} -> 400 extraction_config.frame_count: 1 to 16
+POST ALL {"extraction_config": {"time": 5, "frame_count": 1.5}} -> 400 extraction_config.frame_count: 
+POST ALL {"extraction_config": 5} -> 400 extraction_config: 
+POST ALL {"extraction_type": "shot"} -> 400 extraction_type: 
+POST ALL {"extraction_type": "transcript"} -> 501 transcript
+POST ALL {"model_name": "gpt"} -> 400 model_name: one of demo-vlm, other
+POST ALL {"model_config": {"a": 1}} -> 400 model_config: not supported
+POST ALL {"sandbox_id": "s"} -> 400 sandbox_id: not supported
+POST ALL {"prompt": ""} -> 400 prompt: 1 to 4000
+POST /rtstream/rts-x/index/scene {} -> 404 no stream
+GET /rtstream/STREAM/index/idx-01890000-0000-7000-8000-000000000000 -> 404 no index
+GET /rtstream/OTHER/index/INDEX -> 404 has no index
+GET /rtstream/OTHER/index/scene/INDEX -> 404 has no index
+PATCH ALL/INDEX/status {"action": ""} -> 400 action: 
+GET ALL/INDEX?page=x -> 400 page: 
+GET ALL/INDEX?page=1001&page_size=100 -> 400 page: page times page_size
+GET ALL/INDEX?start=2&end=1 -> 400 end: must be after
+GET ALL/INDEX?page=1&page_size=5 -> 503 embeddings
+GET /rtstream/STREAM/indexes/INDEX/records -> 503 embeddings
+POST /rtstream/STREAM/indexes {"source": {}} -> 501 not part of Sightline
+DELETE /rtstream/STREAM/index/INDEX -> 405 DELETE
+"#,
+            &[("ALL", &all), ("STREAM", &stream), ("OTHER", &other), ("INDEX", id)],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn events_and_alerts_are_created_and_switched() {
+    let gateway = Gateway::start().await;
+    let stream = gateway.connect("x", Value::Null).await;
+    let scene = format!("/rtstream/{stream}/index/scene");
+    let mut indexes = Vec::new();
+    for _ in 0..2 {
+        let index = gateway.ask("POST", &scene, Value::Null).await;
+        indexes.push(text(&index["rtstream_index_id"]));
+    }
+    let body = json!({"event_prompt": "Somebody enters", "label": "entry"});
+    let event = text(&gateway.ask("POST", "/rtstream/event/", body).await["event_id"]);
+    let events = gateway.ask("GET", "/rtstream/event", Value::Null).await;
+    let shown = json!({"event_id": event, "event_prompt": "Somebody enters", "label": "entry"});
+    assert_eq!(events, json!({"events": [shown]}));
+
+    let alerts = format!("/rtstream/{stream}/index/{}/alert", indexes[0]);
+    let hook = "https://hooks.example/a";
+    let body = json!({"event_id": event, "callback_url": hook, "ws_connection_id": null});
+    let alert = text(&gateway.ask("POST", &alerts, body.clone()).await["alert_id"]);
+    let status = format!("{alerts}/{alert}/status");
+    let newer = format!("/rtstream/{stream}/indexes/{}/alert", indexes[0]);
+    for (path, body, status) in [
+        (status.clone(), json!({"action": "disable"}), "disabled"),
+        (status.clone(), json!({"status": "enabled"}), "enabled"),
+        (
+            format!("{status}/"),
+            json!({"status": "disabled"}),
+            "disabled",
+        ),
+        (
+            format!("{newer}/{alert}/status"),
+            json!({"action": "enable"}),
+            "enabled",
+        ),
+    ] {
+        gateway.ask("PATCH", &path, body).await;
+        let expected = json!({"alerts": [{
+            "alert_id": alert, "event_id": event, "prompt": "Somebody enters", "label": "entry",
+            "callback_url": hook, "status": status,
+        }]});
+        assert_eq!(gateway.ask("GET", &alerts, Value::Null).await, expected);
+        assert_eq!(gateway.ask("GET", &newer, Value::Null).await, expected);
+    }
+    let elsewhere = format!("/rtstream/{stream}/index/{}/alert", indexes[1]);
+    assert_eq!(
+        gateway.ask("GET", &elsewhere, Value::Null).await,
+        json!({"alerts": []})
+    );
+    gateway
+        .refuses(
+            r#"
+POST /rtstream/event {"label": "x"} -> 400 missing field `event_prompt`
+POST /rtstream/event {"event_prompt": "", "label": "x"} -> 400 event_prompt: 1 to 1000
+POST /rtstream/event {"event_prompt": "x", "label": 1} -> 400 label: invalid type
+POST ALERTS {"event_id": "EVENT"} -> 400 missing field `callback_url`
+POST ALERTS {"event_id": "e", "callback_url": "https://hooks.example/a"} -> 404 no event
+POST ALERTS {"event_id": "EVENT", "callback_url": "x"} -> 400 callback_url: an http
+POST ALERTS {"event_id": "EVENT", "callback_url": "http://10.0.0.1/"} -> 400 callback_url: 
+POST /rtstream/STREAM/index/i/alert {"event_id": "EVENT", "callback_url": "https://hooks.example/a"} -> 404 no index
+PATCH ALERTS/THIS/status {"action": "start"} -> 400 action: 
+PATCH ALERTS/alr-01890000-0000-7000-8000-000000000000/status {"action": "enable"} -> 404 no alert
+PATCH ELSEWHERE/THIS/status {"action": "enable"} -> 404 has no alert
+"#,
+            &[
+                ("ALERTS", &alerts),
+                ("ELSEWHERE", &elsewhere),
+                ("STREAM", &stream),
+                ("EVENT", &event),
+                ("THIS", &alert),
+            ],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn transcription_is_switched_on_and_off() {
+    let gateway = Gateway::start().await;
+    let stream = gateway.connect("x", Value::Null).await;
+    let path = format!("/rtstream/{stream}/transcription");
+    for (body, status, engine) in [
+        (json!({"action": "start"}), "running", "whisper"),
+        (
+            json!({"action": "start", "engine": "assemblyai"}),
+            "running",
+            "assemblyai",
+        ),
+        (
+            json!({"action": "stop", "mode": "graceful"}),
+            "stopped",
+            "whisper",
+        ),
+    ] {
+        let told = gateway.ask("POST", &path, body).await;
+        let expected = json!({
+            "status": status, "engine": engine, "updated_at": "2025-11-24T16:00:00Z",
+        });
+        assert_eq!(told, expected);
+        let told = gateway
+            .ask("GET", &format!("{path}/status"), Value::Null)
+            .await;
+        assert_eq!(told["status"], status);
+    }
+}
+
+#[tokio::test]
+async fn links_and_exports_are_of_the_whole_recording() {
+    let gateway = Gateway::start().await;
+    let stream = gateway.connect("Front door", json!({"store": true})).await;
+    let path = format!("/rtstream/{stream}");
+    gateway
+        .ask(
+            "PATCH",
+            &format!("{path}/status"),
+            json!({"action": "stop"}),
+        )
+        .await;
+    gateway.record(&stream, &[0, 1]).await;
+    gateway
+        .run(&stream, State::Stopped, NOW_US + 2 * SEGMENT_US)
+        .await;
+    let links = format!("{path}/stream?start={NOW}&end={NOW}&player_title=A+door");
+    let links = gateway.ask("GET", &links, Value::Null).await;
+    assert!(
+        text(&links["stream_url"]).contains("/manifests/"),
+        "{links}"
+    );
+    assert!(text(&links["player_url"]).contains("/watch?v="), "{links}");
+
+    let export = format!("{path}/export");
+    let written = async {
+        let mut changes = gateway.catalog.changes();
+        loop {
+            if let Some((id, record)) = gateway.catalog.list::<ExportRecord>().pop() {
+                let mut done = ExportRecord::clone(&record.value);
+                let export = done.export.as_mut().expect("an export");
+                export.set_state(ExportState::Done);
+                export.duration_seconds = 8.0;
+                let written = gateway.catalog.update(&id, &done, record.revision).await;
+                written.expect("written");
+                return;
+            }
+            changes.changed().await.expect("a catalog");
+        }
+    };
+    let (first, ()) = tokio::join!(gateway.ask("POST", &export, Value::Null), written);
+    assert!(text(&first["video_id"]).starts_with("exp-"), "{first}");
+    assert_eq!(
+        (&first["name"], &first["duration"]),
+        (&json!("Front door - Recording"), &json!(8.0))
+    );
+    for url in ["stream_url", "player_url"] {
+        let answer = gateway.get(&text(&first[url])).await;
+        assert_eq!(answer.status, 200, "{url}");
+    }
+    let again = gateway.ask("POST", &export, json!({"name": null})).await;
+    assert_eq!(again["video_id"], first["video_id"]);
+}
+
+#[tokio::test]
+async fn an_export_that_takes_long_is_asked_for_again() {
+    let limits = Limits {
+        deadline: std::time::Duration::from_millis(600),
+        ..Limits::default()
+    };
+    let gateway = Gateway::start_with(Endpoint::from_static("http://127.0.0.1:1"), limits).await;
+    let stream = gateway.connect("x", json!({"store": true})).await;
+    let path = format!("/rtstream/{stream}");
+    gateway
+        .ask(
+            "PATCH",
+            &format!("{path}/status"),
+            json!({"action": "stop"}),
+        )
+        .await;
+    gateway.record(&stream, &[0]).await;
+    let (status, message) = gateway.refused("POST", &format!("{path}/export"), "").await;
+    assert!(
+        status == 503 && message.contains("ask again"),
+        "{status} {message}"
+    );
+}

@@ -11,5 +11,6 @@ mod playing;
 mod recordings;
 mod resources;
 mod rest;
+mod rest_recordings;
 mod rest_refusals;
 mod watching;

@@ -1,0 +1,124 @@
+//! VideoDB's REST: what is said, and what is recorded.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sightline_gateway::Limits;
+use sightline_proto::internal::ExportRecord;
+use sightline_proto::v1::export::State as ExportState;
+use sightline_proto::v1::rt_stream::State;
+use tonic::transport::Endpoint;
+
+use crate::harness::{Gateway, NOW_US};
+use crate::recordings::SEGMENT_US;
+use crate::rest::text;
+
+const NOW: f64 = (NOW_US / 1_000_000) as f64;
+
+#[tokio::test]
+async fn transcription_is_switched_on_and_off() {
+    let gateway = Gateway::start().await;
+    let stream = gateway.connect("x", Value::Null).await;
+    let path = format!("/rtstream/{stream}/transcription");
+    for (body, status, engine) in [
+        (json!({"action": "start"}), "running", "whisper"),
+        (
+            json!({"action": "start", "engine": "assemblyai"}),
+            "running",
+            "assemblyai",
+        ),
+        (
+            json!({"action": "stop", "mode": "graceful"}),
+            "stopped",
+            "whisper",
+        ),
+    ] {
+        let told = gateway.ask("POST", &path, body).await;
+        let expected = json!({
+            "status": status, "engine": engine, "updated_at": "2025-11-24T16:00:00Z",
+        });
+        assert_eq!(told, expected);
+        let told = gateway
+            .ask("GET", &format!("{path}/status"), Value::Null)
+            .await;
+        assert_eq!(told["status"], status);
+    }
+}
+
+#[tokio::test]
+async fn links_and_exports_are_of_the_whole_recording() {
+    let gateway = Gateway::start().await;
+    let stream = gateway.connect("Front door", json!({"store": true})).await;
+    let path = format!("/rtstream/{stream}");
+    gateway
+        .ask(
+            "PATCH",
+            &format!("{path}/status"),
+            json!({"action": "stop"}),
+        )
+        .await;
+    gateway.record(&stream, &[0, 1]).await;
+    gateway
+        .run(&stream, State::Stopped, NOW_US + 2 * SEGMENT_US)
+        .await;
+    let links = format!("{path}/stream?start={NOW}&end={NOW}&player_title=A+door");
+    let links = gateway.ask("GET", &links, Value::Null).await;
+    assert!(
+        text(&links["stream_url"]).contains("/manifests/"),
+        "{links}"
+    );
+    assert!(text(&links["player_url"]).contains("/watch?v="), "{links}");
+
+    let export = format!("{path}/export");
+    let written = async {
+        let mut changes = gateway.catalog.changes();
+        loop {
+            if let Some((id, record)) = gateway.catalog.list::<ExportRecord>().pop() {
+                let mut done = ExportRecord::clone(&record.value);
+                let export = done.export.as_mut().expect("an export");
+                export.set_state(ExportState::Done);
+                export.duration_seconds = 8.0;
+                let written = gateway.catalog.update(&id, &done, record.revision).await;
+                written.expect("written");
+                return;
+            }
+            changes.changed().await.expect("a catalog");
+        }
+    };
+    let (first, ()) = tokio::join!(gateway.ask("POST", &export, Value::Null), written);
+    assert!(text(&first["video_id"]).starts_with("exp-"), "{first}");
+    assert_eq!(
+        (&first["name"], &first["duration"]),
+        (&json!("Front door - Recording"), &json!(8.0))
+    );
+    for url in ["stream_url", "player_url"] {
+        let answer = gateway.get(&text(&first[url])).await;
+        assert_eq!(answer.status, 200, "{url}");
+    }
+    let again = gateway.ask("POST", &export, json!({"name": null})).await;
+    assert_eq!(again["video_id"], first["video_id"]);
+}
+
+#[tokio::test]
+async fn an_export_that_takes_long_is_asked_for_again() {
+    let limits = Limits {
+        deadline: Duration::from_millis(600),
+        ..Limits::default()
+    };
+    let gateway = Gateway::start_with(Endpoint::from_static("http://127.0.0.1:1"), limits).await;
+    let stream = gateway.connect("x", json!({"store": true})).await;
+    let path = format!("/rtstream/{stream}");
+    gateway
+        .ask(
+            "PATCH",
+            &format!("{path}/status"),
+            json!({"action": "stop"}),
+        )
+        .await;
+    gateway.record(&stream, &[0]).await;
+    let (status, message) = gateway.refused("POST", &format!("{path}/export"), "").await;
+    assert!(
+        status == 503 && message.contains("ask again"),
+        "{status} {message}"
+    );
+}

@@ -9,6 +9,7 @@ mod roles;
 mod rtsp;
 mod truth;
 mod up;
+mod videodb;
 
 use sightline_testkit::platform::Ground;
 

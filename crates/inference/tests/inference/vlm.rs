@@ -126,7 +126,7 @@ fn int8_answers_rarely_differ() {
     let model = load(Precision::Int8, 1);
     let cases = golden();
     let same = |case: &&Case| {
-        let mut window = model.window(&frames(case), 5.0).unwrap();
+        let window = model.window(&frames(case), 5.0).unwrap();
         window.describe_ids(&case.prompt, 96).unwrap() == case.output_ids
     };
     let equal = cases.iter().filter(same).count();

@@ -92,7 +92,7 @@ pub async fn ingest(args: IngestArgs) -> Result<ExitCode> {
         seal,
         library: recordings::library(&args.recordings, &dir)?,
         retention: recordings::retention(&args.recordings),
-        scratch: dir.join(format!("scratch-{}", std::process::id())),
+        scratch: dir.join("scratch"),
     };
     let base = base("ingest", &args.role).await?;
     announce("ingest", None);

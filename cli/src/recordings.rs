@@ -68,7 +68,7 @@ fn reached_at(listen: SocketAddr) -> Url {
     })
 }
 
-/// What the environment says about an S3 store. The cli reads the environment for everything else.
+/// What the environment says about an S3 store.
 #[expect(
     clippy::disallowed_methods,
     reason = "the cli reads the environment for everything else"

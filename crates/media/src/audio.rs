@@ -7,14 +7,12 @@ use gstreamer::prelude::*;
 use sightline_proto::internal::Utterance;
 use sightline_proto::internal::child_report::Report;
 
-use crate::chain::{Chain, Output, element};
+use crate::chain::{Chain, Output, SHIFT_US, element, timed};
 use crate::codecs::Codec;
 use crate::error::Failure;
 use crate::session::Session;
 use crate::speech::{Cutter, RATE, Speech};
 
-/// Decoders drop what lies before 0, and audio may start a little before it.
-const SHIFT_US: i64 = 3_600_000_000;
 /// Heard before the wanted start, because decoders and the detector of speech need some frames to settle.
 pub(crate) const LEAD_US: i64 = 1_000_000;
 /// Errors in a row after which the track is given up.
@@ -99,13 +97,7 @@ impl AudioTrack {
             Some(chains) => chains,
             none => none.insert(Chains::new(self.codec)?),
         };
-        let shifted = (position_us + SHIFT_US).max(0).unsigned_abs();
-        let mut buffer = buffer.copy();
-        if let Some(buffer) = buffer.get_mut() {
-            buffer.set_pts(gst::ClockTime::from_useconds(shifted));
-            buffer.set_dts(gst::ClockTime::NONE);
-        }
-        chains.push(caps, buffer)
+        chains.push(caps, timed(buffer, position_us))
     }
 
     fn hear(&mut self, output: &Output) -> Result<(), Failure> {

@@ -127,6 +127,20 @@ fn collecting_pad(outputs: Arc<Mutex<Vec<Output>>>) -> gst::Pad {
         .build()
 }
 
+/// Decoders drop what lies before 0, and sound may start a little before it: times in a chain are an hour later.
+pub(crate) const SHIFT_US: i64 = 3_600_000_000;
+
+/// A buffer of sound for a chain, with its position as its time.
+pub(crate) fn timed(buffer: &gst::Buffer, position_us: i64) -> gst::Buffer {
+    let shifted = (position_us + SHIFT_US).max(0).unsigned_abs();
+    let mut buffer = buffer.copy();
+    if let Some(buffer) = buffer.get_mut() {
+        buffer.set_pts(gst::ClockTime::from_useconds(shifted));
+        buffer.set_dts(gst::ClockTime::NONE);
+    }
+    buffer
+}
+
 /// An element of a kind that GStreamer's own plugins bring.
 ///
 /// # Errors

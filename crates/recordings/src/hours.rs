@@ -76,7 +76,8 @@ impl Store {
         Ok(found)
     }
 
-    async fn whole_hour(&self, rtstream: &str, hour: i64) -> Result<Hour, StoreError> {
+    /// The same with what is empty: what retention has to remove, and an index to agree with.
+    pub(crate) async fn whole_hour(&self, rtstream: &str, hour: i64) -> Result<Hour, StoreError> {
         match self.index(rtstream, hour).await {
             Ok(segments) => {
                 return Ok(Hour {

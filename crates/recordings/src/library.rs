@@ -146,7 +146,7 @@ impl Library {
         let stream = stream_key(rtstream)?;
         let hours = self.hours(rtstream).await?;
         let sum = async |hour| {
-            let read = async { Ok(self.0.store.hour(rtstream, hour).await?.sum(hour)) };
+            let read = async { Ok(self.0.store.whole_hour(rtstream, hour).await?.sum(hour)) };
             let fresh = |sum: &Sum| if sum.sealed { sealed } else { Duration::ZERO };
             let kept = self
                 .0

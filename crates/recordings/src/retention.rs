@@ -185,7 +185,7 @@ impl<'a> Round<'a> {
             return Ok(());
         };
         let hour = sealed[chance as usize];
-        let indexed = self.library.store().hour(self.rtstream, hour).await?;
+        let indexed = self.library.store().whole_hour(self.rtstream, hour).await?;
         let found = self.look_into(hour).await?;
         if found.segments != indexed.segments {
             self.seal(hour, found).await?;

@@ -134,7 +134,7 @@ impl Store {
         let listed = within(DEADLINE, "list", "player pages", listed).await?;
         let slugs = listed
             .objects
-            .iter()
+            .into_iter()
             .filter_map(|meta| meta.location.filename().map(str::to_owned));
         let removing = futures::stream::iter(slugs).map(async |slug| {
             let page = match self.page(&slug).await {

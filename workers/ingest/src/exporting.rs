@@ -272,16 +272,18 @@ fn reason_of(refusal: Refusal) -> String {
     }
 }
 
-/// A file under way, removed whatever becomes of it.
+/// A file under way, removed whatever becomes of it, with what a child that was killed leaves beside it.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        match std::fs::remove_file(&self.0) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, path = %self.0.display(), "a file under way is not removed");
+        for path in [&self.0, &self.0.with_extension("part")] {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, path = %path.display(), "a file under way is not removed");
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
 }
@@ -320,6 +322,7 @@ mod tests {
             (format!("export-{}-exp-2.mp4", i32::MAX), false),
             (format!("export-{parent}-exp-3.mp4"), true),
             ("export-.mp4".to_owned(), true),
+            (format!("export-{own}-exp-4.part"), false),
             ("somebody's".to_owned(), true),
         ] {
             let file = scratch.join(name);

@@ -1,7 +1,6 @@
 //! Reading whole segments out of the store.
 
-use bytes::{Bytes, BytesMut};
-use futures::TryStreamExt;
+use bytes::Bytes;
 use sightline_recordings::{Segment, Store, StoreError};
 use thiserror::Error;
 
@@ -25,13 +24,9 @@ pub(crate) async fn segment(
     rtstream_id: &str,
     segment: Segment,
 ) -> Result<Bytes, ReadError> {
-    let mut body = store.segment(rtstream_id, segment).await?;
+    let body = store.segment(rtstream_id, segment).await?;
     if body.size > LARGEST {
         return Err(ReadError::TooLarge(body.size));
     }
-    let mut ts = BytesMut::new();
-    while let Some(part) = body.stream.try_next().await? {
-        ts.extend_from_slice(&part);
-    }
-    Ok(ts.freeze())
+    Ok(body.bytes().await?)
 }

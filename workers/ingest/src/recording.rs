@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sightline_proto::internal::{NotRecordable, RecordedSegment};
 use sightline_proto::v1::rt_stream::RecordingState;
-use sightline_recordings::{Library, Segment};
+use sightline_recordings::{LONGEST_US, Library, Segment};
 use sightline_service::chain;
 use tokio::time::{sleep, timeout};
 
@@ -23,8 +23,6 @@ use crate::upload::{News, Uploader};
 const CATCH_UP: Duration = Duration::from_secs(3);
 /// How far to look at once for what is stored and not noted.
 const STRIDE_US: i64 = 3_600_000_000;
-/// No child cuts longer segments.
-const LONGEST_US: i64 = 600_000_000;
 /// How long storing what was taken in may take at the end, and when the store does not take it at the moment.
 const FINISH: Duration = Duration::from_secs(10);
 const FINISH_FAILING: Duration = Duration::from_secs(3);

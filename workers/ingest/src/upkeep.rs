@@ -7,14 +7,14 @@ use sightline_catalog::{Catalog, CatalogError};
 use sightline_proto::internal::{RtStreamRecord, RunRecord, UpkeepRecord};
 use sightline_proto::v1::RtStream;
 use sightline_proto::v1::rt_stream::State;
-use sightline_recordings::{Retention, Store, StoreError, enforce};
+use sightline_recordings::{Retention, enforce};
 use sightline_service::{Shutdown, chain};
-use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::Shared;
 
+/// How often a worker removes player pages whose links have expired, in microseconds: each of them is read for it.
+const PAGES_EVERY_US: i64 = 3_600_000_000;
 /// The record's id.
 const ID: &str = "recordings";
 
@@ -22,6 +22,7 @@ const ID: &str = "recordings";
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
     let every = shared.config.upkeep_every.max(Duration::from_millis(1));
     // Looked at more often than it is due, so that a round of a worker that died is late by little.
+    let mut pages_us = 0_i64;
     let mut tick = interval(every.div_f64(4.0));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -34,10 +35,20 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
             Ok(false) => {}
             Ok(true) => {
                 shared.metrics.upkeep_rounds.inc();
+                let pages_due = pages_us.saturating_add(PAGES_EVERY_US) <= now_us;
+                let work = async {
+                    round(&shared, now_us).await;
+                    if pages_due {
+                        remove_expired_pages(&shared, now_us).await;
+                    }
+                };
                 // Cut off anywhere, it is completed by the next round.
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = round(&shared, now_us) => {}
+                    () = work => {}
+                }
+                if pages_due {
+                    pages_us = now_us;
                 }
             }
             Err(error) => {
@@ -120,7 +131,10 @@ async fn round(shared: &Shared, now_us: i64) {
             ),
         }
     }
-    match expired_pages(shared.library.store(), now_us).await {
+}
+
+async fn remove_expired_pages(shared: &Shared, now_us: i64) {
+    match shared.library.store().remove_expired_pages(now_us).await {
         Ok(0) => {}
         Ok(pages) => tracing::info!(pages, "player pages whose links expired are removed"),
         Err(error) => tracing::warn!(
@@ -128,15 +142,6 @@ async fn round(shared: &Shared, now_us: i64) {
             "expired player pages are not removed, trying again in the next round"
         ),
     }
-}
-
-/// On a thread of its own: the compiler can't tell that this future may move between threads.
-async fn expired_pages(store: &Store, now_us: i64) -> Result<u64, StoreError> {
-    let (store, runtime) = (store.clone(), Handle::current());
-    let removing = spawn_blocking(move || runtime.block_on(store.remove_expired_pages(now_us)));
-    removing
-        .await
-        .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 
 /// What is kept of a stream: what it says, or the default.

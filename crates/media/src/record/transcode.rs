@@ -5,12 +5,10 @@ use gstreamer::prelude::*;
 
 use super::aac;
 use super::cut::Sound;
-use crate::chain::{Chain, Output, element};
+use crate::chain::{Chain, Output, SHIFT_US, element, timed};
 use crate::codecs::Codec;
 use crate::error::Failure;
 
-/// Decoders drop what lies before 0, and sound may start a little before it.
-const SHIFT_US: i64 = 3_600_000_000;
 /// Bits a second, of one channel.
 const BITRATE: i32 = 64_000;
 /// Errors in a row after which it is given up.
@@ -83,13 +81,7 @@ impl Transcoder {
             Some(chain) => chain,
             none => none.insert(chain(self.codec, caps)?),
         };
-        let shifted = (position_us + SHIFT_US).max(0).unsigned_abs();
-        let mut buffer = buffer.copy();
-        if let Some(buffer) = buffer.get_mut() {
-            buffer.set_pts(gst::ClockTime::from_useconds(shifted));
-            buffer.set_dts(gst::ClockTime::NONE);
-        }
-        chain.push(caps, buffer)
+        chain.push(caps, timed(buffer, position_us))
     }
 }
 

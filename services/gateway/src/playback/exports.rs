@@ -2,6 +2,7 @@
 
 use axum::response::Response;
 use http::{HeaderMap, StatusCode, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sightline_proto::ids::Kind;
 use sightline_proto::internal::ExportRecord;
 use sightline_proto::v1::Export;
@@ -15,6 +16,8 @@ use crate::api::well_formed;
 const CACHING: &str = "private, max-age=3600";
 /// The longest name of a file that is offered, in characters.
 const MAX_NAME: usize = 80;
+/// Letters, digits and these stay as they are in an encoded name.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
 impl Playback {
     /// The file of an export, or a part of it.
@@ -106,19 +109,8 @@ fn disposition(name: &str) -> String {
     let ascii: String = name.chars().map(plain).collect();
     format!(
         "attachment; filename=\"{ascii}.mp4\"; filename*=UTF-8''{}.mp4",
-        encoded(name)
+        utf8_percent_encode(name, ENCODED)
     )
-}
-
-/// Bytes other than letters, digits, '-', '_' and '.' as `%XX`.
-fn encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'-' | b'_' | b'.' => char::from(byte).to_string(),
-            _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use self::answer::Refusal;
 use self::metrics::{Kind, PlaybackMetrics};
 use crate::api::{Core, well_formed};
 
-/// What ended longer ago than this is recorded by now, or never will be, in microseconds: longer than a segment can last.
+/// What ended longer ago than this is recorded by now, or never will be, in microseconds: segments are cut after 120 s at the latest.
 pub(crate) const LATE_US: i64 = 150_000_000;
 /// Pictures that are asked for at once, by this gateway; others are told to come again.
 const THUMBNAILS: usize = 8;

@@ -21,8 +21,8 @@ const CACHING: &str = "private, max-age=86400, immutable";
 const DEADLINE: Duration = Duration::from_secs(8);
 /// Longest side in pixels.
 const EDGE: u32 = 640;
-/// The longest segment.
-const LONGEST_US: i64 = 120_000_000;
+/// How far outside its clip a moment may be: as far as a segment of it reaches that is cut late.
+const AROUND_US: i64 = 120_000_000;
 /// How much later than asked for the picture may be: a clip's start is padded, and may lie before the recording's.
 const LATER_US: i64 = 6_000_000;
 
@@ -41,8 +41,8 @@ impl Playback {
         at_us: i64,
         headers: &HeaderMap,
     ) -> Result<Response, Refusal> {
-        let earliest_us = clip.start_us.saturating_sub(LONGEST_US);
-        let latest_us = last_us(clip).saturating_add(LONGEST_US);
+        let earliest_us = clip.start_us.saturating_sub(AROUND_US);
+        let latest_us = last_us(clip).saturating_add(AROUND_US);
         if !(earliest_us..=latest_us).contains(&at_us) {
             return Err(Refusal::NotFound("this link is for another time"));
         }

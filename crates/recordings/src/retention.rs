@@ -30,6 +30,22 @@ pub struct Retention {
     pub max_bytes: u64,
 }
 
+impl Retention {
+    /// What a stream says, and the default where it says 0.
+    pub fn of(said: sightline_proto::v1::Retention, default: Self) -> Self {
+        let age_us = said.max_age_seconds.max(0).saturating_mul(1_000_000);
+        let bytes = u64::try_from(said.max_bytes).unwrap_or(0);
+        Self {
+            max_age_us: if age_us == 0 {
+                default.max_age_us
+            } else {
+                age_us
+            },
+            max_bytes: if bytes == 0 { default.max_bytes } else { bytes },
+        }
+    }
+}
+
 /// What one round did to a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Kept {
@@ -221,5 +237,32 @@ impl<'a> Round<'a> {
             self.listed.push(hour);
         }
         self.library.store().list_hour(self.rtstream, hour).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_keeps_what_it_says_and_else_the_default() {
+        let default = Retention {
+            max_age_us: 5,
+            max_bytes: 7,
+        };
+        for (age, bytes, expected) in [
+            (0, 0, (5, 7)),
+            (2, 0, (2_000_000, 7)),
+            (0, 9, (5, 9)),
+            (-1, -1, (5, 7)),
+            (i64::MAX, 1, (i64::MAX, 1)),
+        ] {
+            let said = sightline_proto::v1::Retention {
+                max_age_seconds: age,
+                max_bytes: bytes,
+            };
+            let kept = Retention::of(said, default);
+            assert_eq!((kept.max_age_us, kept.max_bytes), expected);
+        }
     }
 }

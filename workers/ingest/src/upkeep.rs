@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use sightline_catalog::{Catalog, CatalogError};
 use sightline_proto::internal::{RtStreamRecord, RunRecord, UpkeepRecord};
-use sightline_proto::v1::RtStream;
 use sightline_proto::v1::rt_stream::State;
 use sightline_recordings::{Retention, enforce};
 use sightline_service::{Shutdown, chain};
@@ -109,7 +108,8 @@ async fn round(shared: &Shared, now_us: i64) {
         if !stream.store && run.recorded_us == 0 {
             continue;
         }
-        let retention = retention(stream, shared.config.retention);
+        let said = stream.retention.unwrap_or_default();
+        let retention = Retention::of(said, shared.config.retention);
         let written_us = written_up_to(&run, now_us);
         match enforce(&shared.library, &id, retention, written_us, now_us).await {
             Ok(kept) => {
@@ -144,22 +144,6 @@ async fn remove_expired_pages(shared: &Shared, now_us: i64) {
     }
 }
 
-/// What is kept of a stream: what it says, or the default.
-fn retention(stream: &RtStream, default: Retention) -> Retention {
-    const SECOND: i64 = 1_000_000;
-    let said = stream.retention.unwrap_or_default();
-    let age_us = said.max_age_seconds.max(0).saturating_mul(SECOND);
-    let bytes = u64::try_from(said.max_bytes).unwrap_or(0);
-    Retention {
-        max_age_us: if age_us == 0 {
-            default.max_age_us
-        } else {
-            age_us
-        },
-        max_bytes: if bytes == 0 { default.max_bytes } else { bytes },
-    }
-}
-
 /// Nothing more is stored that starts before.
 fn written_up_to(run: &RunRecord, now_us: i64) -> i64 {
     let running = matches!(
@@ -176,31 +160,6 @@ fn written_up_to(run: &RunRecord, now_us: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_stream_keeps_what_it_says_and_else_the_default() {
-        let default = Retention {
-            max_age_us: 5,
-            max_bytes: 7,
-        };
-        for (age, bytes, expected) in [
-            (0, 0, (5, 7)),
-            (2, 0, (2_000_000, 7)),
-            (0, 9, (5, 9)),
-            (-1, -1, (5, 7)),
-            (i64::MAX, 1, (i64::MAX, 1)),
-        ] {
-            let stream = RtStream {
-                retention: Some(sightline_proto::v1::Retention {
-                    max_age_seconds: age,
-                    max_bytes: bytes,
-                }),
-                ..RtStream::default()
-            };
-            let kept = retention(&stream, default);
-            assert_eq!((kept.max_age_us, kept.max_bytes), expected);
-        }
-    }
 
     #[test]
     fn hours_are_over_when_the_recording_has_passed_them() {

@@ -80,33 +80,8 @@ fn off_by(path: &Path, time_us: i64, jpeg: &[u8], size: (usize, usize)) -> Resul
     let ours = decoder.decode()?;
     let info = decoder.info().context("a decoded JPEG has a size")?;
     assert_eq!((info.width as usize, info.height as usize), size);
-    let seek = format!("{}", (time_us as f64 / 1e6 - 0.005).max(0.0));
-    let (path, scale) = (
-        path.to_str().context("a plain path")?,
-        format!("scale={}:{}:flags=area", size.0, size.1),
-    );
-    let theirs = ffmpeg(&[
-        "-ss",
-        &seek,
-        "-i",
-        path,
-        "-frames:v",
-        "1",
-        "-vf",
-        &scale,
-        "-f",
-        "rawvideo",
-        "-pix_fmt",
-        "rgb24",
-        "-",
-    ])?;
-    assert_eq!(ours.len(), theirs.len());
-    let off: u64 = ours
-        .iter()
-        .zip(&theirs)
-        .map(|(a, b)| u64::from(a.abs_diff(*b)))
-        .sum();
-    Ok(off as f64 / ours.len() as f64)
+    let scale = format!("scale={}:{}:flags=area", size.0, size.1);
+    off_from_ffmpeg(path, time_us, &ours, &scale)
 }
 
 fn exported(segments: &[&RecordedSegment], file: &Path) -> Result<i64> {

@@ -234,35 +234,11 @@ fn check_picture(path: &std::path::Path, time_us: i64, jpeg: &[u8]) -> Result<()
     let ours = decoder.decode()?;
     let info = decoder.info().context("a decoded JPEG has a size")?;
     assert!(info.width.max(info.height) <= 512 && info.width % 2 == 0 && info.height % 2 == 0);
-    // Half a frame early: ffmpeg takes the first frame at or after the time.
-    let seek = format!("{}", (time_us as f64 / 1e6 - 0.005).max(0.0));
     let scale = format!(
         "scale={}:{}:flags=area:in_range=auto",
         info.width, info.height
     );
-    let path = path.to_str().context("a plain path")?;
-    let theirs = ffmpeg(&[
-        "-ss",
-        &seek,
-        "-i",
-        path,
-        "-frames:v",
-        "1",
-        "-vf",
-        &scale,
-        "-f",
-        "rawvideo",
-        "-pix_fmt",
-        "rgb24",
-        "-",
-    ])?;
-    assert_eq!(ours.len(), theirs.len());
-    let off: u64 = ours
-        .iter()
-        .zip(&theirs)
-        .map(|(a, b)| u64::from(a.abs_diff(*b)))
-        .sum();
-    let mean = off as f64 / ours.len() as f64;
+    let mean = off_from_ffmpeg(path, time_us, &ours, &scale)?;
     assert!(mean < 6.0, "colours are off by {mean} of 255 at {time_us}");
     Ok(())
 }

@@ -170,3 +170,32 @@ pub fn clip(path: &Path, source: &str, options: &[&str]) -> Result<()> {
     args.push(path.to_str().context("a plain path")?);
     ffmpeg(&args).map(drop)
 }
+
+/// How far pixels are, on average, from those of the frame that ffmpeg decodes at that time, scaled by `scale` to the same size.
+pub fn off_from_ffmpeg(path: &Path, time_us: i64, pixels: &[u8], scale: &str) -> Result<f64> {
+    // Half a frame early: ffmpeg takes the first frame at or after the time.
+    let seek = format!("{}", (time_us as f64 / 1e6 - 0.005).max(0.0));
+    let path = path.to_str().context("a plain path")?;
+    let theirs = ffmpeg(&[
+        "-ss",
+        &seek,
+        "-i",
+        path,
+        "-frames:v",
+        "1",
+        "-vf",
+        scale,
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-",
+    ])?;
+    assert_eq!(pixels.len(), theirs.len());
+    let off: u64 = pixels
+        .iter()
+        .zip(&theirs)
+        .map(|(a, b)| u64::from(a.abs_diff(*b)))
+        .sum();
+    Ok(off as f64 / pixels.len() as f64)
+}

@@ -239,13 +239,10 @@ const OVER: [State; 3] = [State::Ended, State::Failed, State::Stopped];
 
 /// What was given, and the defaults where nothing was.
 fn in_force(given: v1::Retention, default: Retention) -> v1::Retention {
-    let or = |given: i64, default: i64| if given == 0 { default } else { given };
+    let kept = Retention::of(given, default);
     v1::Retention {
-        max_age_seconds: or(given.max_age_seconds, default.max_age_us / 1_000_000),
-        max_bytes: or(
-            given.max_bytes,
-            i64::try_from(default.max_bytes).unwrap_or(i64::MAX),
-        ),
+        max_age_seconds: kept.max_age_us / 1_000_000,
+        max_bytes: i64::try_from(kept.max_bytes).unwrap_or(i64::MAX),
     }
 }
 

@@ -10,7 +10,7 @@ use sightline_recordings::Segment;
 use sightline_testkit::browser;
 
 use crate::harness::{Gateway, NOW_US};
-use crate::recordings::{SEGMENT_US, wanted};
+use crate::recordings::{SEGMENT_US, at, wanted};
 
 const SEGMENTS: i64 = 5;
 /// How long opening the page may take until a picture plays, in milliseconds. The promise is 1000 on a machine that does nothing else,
@@ -42,7 +42,7 @@ async fn record(gateway: &Gateway, rtstream: &str) -> Result<()> {
     for number in 0..SEGMENTS {
         let ts = std::fs::read(dir.path().join(format!("{number}.ts")))?;
         let segment = Segment {
-            start_us: NOW_US + number * SEGMENT_US,
+            start_us: at(number),
             duration_us: SEGMENT_US,
             bytes: 0,
         };

@@ -10,7 +10,7 @@ use sightline_proto::v1::rt_stream::State as StreamState;
 use tokio::sync::mpsc;
 
 use crate::harness::{Client, Gateway, LIFETIME_US, LONG, NOW_US, reason_of};
-use crate::recordings::SEGMENT_US;
+use crate::recordings::{SEGMENT_US, at};
 
 fn asked(rtstream: &str, times: Option<(i64, i64)>, name: &str) -> v1::CreateExportRequest {
     v1::CreateExportRequest {
@@ -131,16 +131,9 @@ async fn exports_that_cannot_be_are_refused() {
     let running = client.recorded().await.id;
     let empty = client.recorded().await.id;
     let unrecorded = client.camera().await.id;
-    let at = |number: i64| NOW_US + number * SEGMENT_US;
     gateway.record(&stopped, &[0, 1, 4]).await;
     gateway.record(&running, &[0, 1]).await;
-    let rtstream_id = running.clone();
-    let start = v1::StartRtStreamRequest { rtstream_id };
-    client
-        .streams
-        .start_rt_stream(start)
-        .await
-        .expect("started");
+    client.start(&running).await;
     gateway.run(&running, StreamState::Active, at(2)).await;
     let day = 24 * 3_600_000_000;
     let name = "x".repeat(201);

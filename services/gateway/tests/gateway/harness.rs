@@ -213,6 +213,14 @@ impl Client {
         connected.rtstream.expect("a stream")
     }
 
+    /// Starts a stream.
+    pub async fn start(&mut self, rtstream: &str) {
+        let rtstream_id = rtstream.to_owned();
+        let request = v1::StartRtStreamRequest { rtstream_id };
+        let started = self.streams.start_rt_stream(request).await;
+        started.expect("started");
+    }
+
     /// Connects a camera that is recorded and does not run.
     pub async fn recorded(&mut self) -> v1::RtStream {
         let request = v1::ConnectRtStreamRequest {

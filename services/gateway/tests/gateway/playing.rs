@@ -12,12 +12,7 @@ use sightline_recordings::links::Clip;
 use tokio::sync::Semaphore;
 
 use crate::harness::{Client, Gateway, LIFETIME_US, NOW_US};
-use crate::recordings::{SEGMENT_US, wanted};
-
-/// The start of a segment of four seconds.
-fn at(number: i64) -> i64 {
-    NOW_US + number * SEGMENT_US
-}
+use crate::recordings::{SEGMENT_US, at, wanted};
 
 fn name(number: i64) -> String {
     let segment = Segment {
@@ -42,13 +37,7 @@ impl Gateway {
     /// A recorded stream that runs, as far as this segment.
     async fn running(&self, client: &mut Client, recorded: i64) -> String {
         let id = client.recorded().await.id;
-        let rtstream_id = id.clone();
-        let start = v1::StartRtStreamRequest { rtstream_id };
-        client
-            .streams
-            .start_rt_stream(start)
-            .await
-            .expect("started");
+        client.start(&id).await;
         self.run(&id, State::Active, at(recorded)).await;
         id
     }

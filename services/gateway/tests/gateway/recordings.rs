@@ -15,12 +15,17 @@ use crate::harness::{Gateway, LIFETIME_US, LONG, NOW_US, reason_of, scene, trans
 /// Four seconds.
 pub const SEGMENT_US: i64 = 4_000_000;
 
+/// The start of a segment of four seconds.
+pub fn at(number: i64) -> i64 {
+    NOW_US + number * SEGMENT_US
+}
+
 impl Gateway {
     /// Stores segments of four seconds that begin this many segments after `NOW_US`.
     pub async fn record(&self, rtstream: &str, numbers: &[i64]) {
         for number in numbers {
             let segment = Segment {
-                start_us: NOW_US + number * SEGMENT_US,
+                start_us: at(number),
                 duration_us: SEGMENT_US,
                 bytes: 0,
             };
@@ -195,7 +200,6 @@ async fn what_is_recorded_is_told_in_stretches() {
     let gateway = Gateway::start().await;
     let mut client = gateway.client().await;
     let stream = client.recorded().await.id;
-    let at = |number: i64| NOW_US + number * SEGMENT_US;
     let ask = |start: Option<i64>, end: Option<i64>| v1::GetRecordingRequest {
         rtstream_id: stream.clone(),
         start_time: start.map(timestamp),

@@ -15,6 +15,16 @@ use crate::rest::text;
 
 const NOW: f64 = (NOW_US / 1_000_000) as f64;
 
+impl Gateway {
+    /// Stops a stream; its path.
+    async fn stopped(&self, stream: &str) -> String {
+        let path = format!("/rtstream/{stream}");
+        let status = format!("{path}/status");
+        self.ask("PATCH", &status, json!({"action": "stop"})).await;
+        path
+    }
+}
+
 #[tokio::test]
 async fn transcription_is_switched_on_and_off() {
     let gateway = Gateway::start().await;
@@ -49,14 +59,7 @@ async fn transcription_is_switched_on_and_off() {
 async fn links_and_exports_are_of_the_whole_recording() {
     let gateway = Gateway::start().await;
     let stream = gateway.connect("Front door", json!({"store": true})).await;
-    let path = format!("/rtstream/{stream}");
-    gateway
-        .ask(
-            "PATCH",
-            &format!("{path}/status"),
-            json!({"action": "stop"}),
-        )
-        .await;
+    let path = gateway.stopped(&stream).await;
     gateway.record(&stream, &[0, 1]).await;
     gateway
         .run(&stream, State::Stopped, NOW_US + 2 * SEGMENT_US)
@@ -107,14 +110,7 @@ async fn an_export_that_takes_long_is_asked_for_again() {
     };
     let gateway = Gateway::start_with(Endpoint::from_static("http://127.0.0.1:1"), limits).await;
     let stream = gateway.connect("x", json!({"store": true})).await;
-    let path = format!("/rtstream/{stream}");
-    gateway
-        .ask(
-            "PATCH",
-            &format!("{path}/status"),
-            json!({"action": "stop"}),
-        )
-        .await;
+    let path = gateway.stopped(&stream).await;
     gateway.record(&stream, &[0]).await;
     let (status, message) = gateway.refused("POST", &format!("{path}/export"), "").await;
     assert!(

@@ -25,7 +25,7 @@ impl Gateway {
     pub async fn record(&self, rtstream: &str, numbers: &[i64]) {
         for number in numbers {
             let segment = Segment {
-                start_us: at(number),
+                start_us: at(*number),
                 duration_us: SEGMENT_US,
                 bytes: 0,
             };

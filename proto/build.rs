@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "watch",
         "collection",
         "recording",
+        "key",
     ]
     .map(|name| format!("sightline/v1/{name}.proto"));
     let internal = ["bus", "catalog", "records", "ingest", "recordings"]

@@ -25,6 +25,10 @@ pub enum Kind {
     Collection,
     /// `exp-…`
     Export,
+    /// `key-…`
+    Key,
+    /// `ws-…`
+    Connection,
 }
 
 impl Kind {
@@ -37,6 +41,8 @@ impl Kind {
             Kind::Alert => "alr-",
             Kind::Collection => "c-",
             Kind::Export => "exp-",
+            Kind::Key => "key-",
+            Kind::Connection => "ws-",
         }
     }
 }

@@ -20,6 +20,10 @@ pub enum Reason {
     InvalidArgument,
     /// No key, or a wrong one.
     Unauthenticated,
+    /// The key may not do this.
+    PermissionDenied,
+    /// The key came over a connection that is not encrypted, from another machine.
+    InsecureConnection,
     /// The same id or request id is taken by something else.
     AlreadyExists,
     /// The object is not in a state for this.
@@ -46,10 +50,12 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for documentation and tests.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 16] = [
         Reason::NotFound,
         Reason::InvalidArgument,
         Reason::Unauthenticated,
+        Reason::PermissionDenied,
+        Reason::InsecureConnection,
         Reason::AlreadyExists,
         Reason::FailedPrecondition,
         Reason::Unavailable,
@@ -78,6 +84,8 @@ impl Reason {
             Reason::NotFound => ("NOT_FOUND", Code::NotFound),
             Reason::InvalidArgument => ("INVALID_ARGUMENT", Code::InvalidArgument),
             Reason::Unauthenticated => ("UNAUTHENTICATED", Code::Unauthenticated),
+            Reason::PermissionDenied => ("PERMISSION_DENIED", Code::PermissionDenied),
+            Reason::InsecureConnection => ("INSECURE_CONNECTION", Code::Unauthenticated),
             Reason::AlreadyExists => ("ALREADY_EXISTS", Code::AlreadyExists),
             Reason::FailedPrecondition => ("FAILED_PRECONDITION", Code::FailedPrecondition),
             Reason::Unavailable => ("UNAVAILABLE", Code::Unavailable),

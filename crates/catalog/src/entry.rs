@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::{DecodeError, Message};
 use sightline_proto::internal::{
-    AlertRecord, CollectionRecord, EvaluationRecord, EventRecord, ExportRecord, IndexRecord,
-    RequestRecord, RtStreamRecord, RunRecord, UpkeepRecord,
+    AlertRecord, BatchingRecord, CollectionRecord, EvaluationRecord, EventRecord, ExportRecord,
+    IndexRecord, KeyRecord, RequestRecord, RtStreamRecord, RunRecord, SubscriptionRecord,
+    UpkeepRecord,
 };
 
 use crate::error::CatalogError;
@@ -47,6 +48,9 @@ kinds! {
     "request" => RequestRecord,
     "export" => ExportRecord,
     "upkeep" => UpkeepRecord,
+    "key" => KeyRecord,
+    "subscription" => SubscriptionRecord,
+    "batching" => BatchingRecord,
 }
 
 /// The key of a record.

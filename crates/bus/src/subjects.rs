@@ -64,6 +64,8 @@ pub enum ObservationKind {
     Scene,
     /// Speech.
     Transcript,
+    /// A batch of an audio index.
+    AudioScene,
     /// An answer to an event's question.
     Verdict,
     /// An alert fired.
@@ -81,6 +83,7 @@ impl ObservationKind {
             ObservationKind::Scene => "scene",
             ObservationKind::Transcript => "transcript",
             ObservationKind::Verdict => "verdict",
+            ObservationKind::AudioScene => "audio_scene",
             ObservationKind::Firing => "firing",
             ObservationKind::Status => "status",
             ObservationKind::Gap => "gap",

@@ -1,4 +1,4 @@
-//! The vector store: scenes and transcripts with their vectors, to list in time order and to search by meaning.
+//! The vector store: scenes of both kinds and transcripts with their vectors, to list in time order and to search by meaning.
 //!
 //! One trait with two implementations: [`EdgeStore`] keeps everything in a folder of this machine through Qdrant Edge, in
 //! this process; [`QdrantStore`] asks a Qdrant server. One conformance suite (`tests/store`) holds for both. What is shared,
@@ -39,7 +39,7 @@ pub struct Point {
     pub record: Record,
     /// Wall time of media time 0, in microseconds since the Unix epoch.
     pub epoch_us: i64,
-    /// The window that a scene describes; none for transcripts.
+    /// The window or batch that a scene describes; none for transcripts.
     pub window: Option<u64>,
     /// The text's vector; none where there is no text: such a point is listed and never found.
     pub vector: Option<Vec<f32>>,
@@ -89,12 +89,22 @@ pub struct Hit {
     pub score: f32,
 }
 
+/// Whose records are deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// All that was observed on this stream.
+    RtStream(String),
+    /// All scenes of this index.
+    Index(String),
+}
+
 /// How much of an index's time is described.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WindowCounts {
-    /// Windows with a scene, however many scenes each has.
+    /// Windows or batches with a scene, however many scenes each has.
     pub described: u64,
-    /// Windows between the first and the last of each epoch without one.
+    /// Windows between the first and the last of each epoch without one. No batch is ever missing: times without speech have
+    /// none.
     pub missing: u64,
 }
 
@@ -115,6 +125,12 @@ pub trait VectorStore: Send + Sync {
 
     /// The records whose texts are nearest in meaning, best first.
     async fn search(&self, query: &SearchQuery) -> Result<Vec<Hit>, VectorError>;
+
+    /// Deletes all that is stored of a stream or an index. When it returns that survives a killed process.
+    ///
+    /// # Errors
+    /// `Invalid` when the owner has no id; otherwise some may have been deleted: repeat it.
+    async fn delete(&self, owner: &Owner) -> Result<(), VectorError>;
 
     /// Counts the windows of an index.
     async fn count_windows(&self, index_id: &str) -> Result<WindowCounts, VectorError>;

@@ -82,7 +82,7 @@ pub(crate) fn check(point: Point, model: &EmbeddingModel) -> Result<Checked, Vec
     } = point;
     let id = point_id(&record.id)?;
     let invalid = |problem: String| Err(VectorError::Invalid(format!("record {id}: {problem}")));
-    if !matches!(record.kind(), RecordKind::Scene | RecordKind::Transcript) {
+    if record.kind() == RecordKind::Unspecified {
         return invalid(format!("kind {} is not known", record.kind));
     }
     for (name, us) in [

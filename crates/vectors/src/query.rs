@@ -3,16 +3,16 @@
 use async_trait::async_trait;
 use sightline_proto::internal::{Record, RecordFilter, RecordKind};
 
-use crate::VectorError;
 use crate::payload::{COLLECTION, END, INDEX, KIND, RTSTREAM, START};
+use crate::{Owner, VectorError};
 
 /// Something that a point must fulfil.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Condition {
     /// The field is one of these words.
     OneOf(&'static str, Vec<String>),
-    /// The field is this integer.
-    Equal(&'static str, i64),
+    /// The field is one of these integers.
+    In(&'static str, Vec<i64>),
     /// The field is above the first bound and below the second.
     Between(&'static str, Option<i64>, Option<i64>),
 }
@@ -31,8 +31,10 @@ pub(crate) fn conditions(filter: &RecordFilter) -> Vec<Condition> {
             all.push(Condition::OneOf(field, vec![word.clone()]));
         }
     }
-    if filter.kind != i32::from(RecordKind::Unspecified) {
-        all.push(Condition::Equal(KIND, i64::from(filter.kind)));
+    let unspecified = i32::from(RecordKind::Unspecified);
+    if !filter.kinds.is_empty() && !filter.kinds.contains(&unspecified) {
+        let kinds = filter.kinds.iter().copied().map(i64::from).collect();
+        all.push(Condition::In(KIND, kinds));
     }
     if filter.start_us != 0 {
         all.push(Condition::Between(END, Some(filter.start_us), None));
@@ -41,6 +43,19 @@ pub(crate) fn conditions(filter: &RecordFilter) -> Vec<Condition> {
         all.push(Condition::Between(START, None, Some(filter.end_us)));
     }
     all
+}
+
+/// The points of an owner.
+pub(crate) fn owned_by(owner: &Owner) -> Result<Condition, VectorError> {
+    let (field, id) = match owner {
+        Owner::RtStream(id) => (RTSTREAM, id),
+        Owner::Index(id) => (INDEX, id),
+    };
+    // Transcripts belong to no index, and theirs is empty.
+    if id.is_empty() {
+        return Err(VectorError::Invalid(format!("{field} is empty")));
+    }
+    Ok(Condition::OneOf(field, vec![id.clone()]))
 }
 
 /// What both stores can do.

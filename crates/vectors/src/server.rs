@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::{
     Condition as QdrantCondition, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
-    Direction, Distance, FacetCountsBuilder, FieldType, Filter, GetPointsBuilder,
-    IntegerIndexParamsBuilder, NamedVectors, OrderByBuilder, PointId, PointStruct, Query,
-    QueryPointsBuilder, Range, ScrollPointsBuilder, UpsertPointsBuilder, Value, Vector,
-    VectorParamsBuilder, VectorsConfigBuilder, facet_value, start_from,
+    DeletePointsBuilder, Direction, Distance, FacetCountsBuilder, FieldType, Filter,
+    GetPointsBuilder, IntegerIndexParamsBuilder, NamedVectors, OrderByBuilder, PointId,
+    PointStruct, Query, QueryPointsBuilder, Range, ScrollPointsBuilder, UpsertPointsBuilder, Value,
+    Vector, VectorParamsBuilder, VectorsConfigBuilder, facet_value, start_from,
 };
 use qdrant_client::{Payload as QdrantPayload, Qdrant, QdrantError};
 use sightline_proto::internal::Record;
@@ -22,10 +22,10 @@ use uuid::Uuid;
 
 use crate::about::About;
 use crate::payload::{self, Checked, INDEXED, Lookup, START, VECTOR, check, check_vector};
-use crate::query::{Condition, Scan, conditions};
+use crate::query::{Condition, Scan, conditions, owned_by};
 use crate::{
-    EmbeddingModel, Hit, ListQuery, Point, SearchQuery, VectorError, VectorStore, WindowCounts,
-    listing, windows,
+    EmbeddingModel, Hit, ListQuery, Owner, Point, SearchQuery, VectorError, VectorStore,
+    WindowCounts, listing, windows,
 };
 
 /// How long the server may take to accept a connection.
@@ -148,6 +148,15 @@ impl VectorStore for QdrantStore {
                 })
             })
             .collect()
+    }
+
+    async fn delete(&self, owner: &Owner) -> Result<(), VectorError> {
+        let client = &self.client;
+        let request = DeletePointsBuilder::new(&client.config.collection)
+            .points(filter(&[owned_by(owner)?]))
+            .wait(true);
+        let deleted = client.qdrant.delete_points(request).await;
+        deleted.map(drop).map_err(client.failed("delete points"))
     }
 
     async fn count_windows(&self, index_id: &str) -> Result<WindowCounts, VectorError> {
@@ -370,7 +379,7 @@ fn record(id: Option<PointId>, stored: Fields) -> Result<Record, VectorError> {
 fn filter(conditions: &[Condition]) -> Filter {
     Filter::must(conditions.iter().map(|condition| match condition {
         Condition::OneOf(field, words) => QdrantCondition::matches(*field, words.clone()),
-        Condition::Equal(field, value) => QdrantCondition::matches(*field, *value),
+        Condition::In(field, values) => QdrantCondition::matches(*field, values.clone()),
         Condition::Between(field, above, below) => QdrantCondition::range(
             *field,
             Range {

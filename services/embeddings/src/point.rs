@@ -5,7 +5,7 @@ use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{Observation, Record, RecordKind};
 use sightline_vectors::Point;
 
-/// The point of a scene or transcript, still without its vector. The error says why there is none.
+/// The point of a scene of either kind or of a transcript, still without its vector. The error says why there is none.
 pub(crate) fn point(observation: &Observation) -> Result<Point, String> {
     let (kind, index_id, text, window) = match &observation.body {
         Some(Body::Scene(scene)) => (
@@ -19,6 +19,12 @@ pub(crate) fn point(observation: &Observation) -> Result<Point, String> {
             String::new(),
             &transcript.text,
             None,
+        ),
+        Some(Body::AudioScene(scene)) => (
+            RecordKind::AudioScene,
+            scene.index_id.clone(),
+            &scene.text,
+            Some(scene.batch),
         ),
         _ => return Err("it is neither a scene nor a transcript".to_owned()),
     };

@@ -7,11 +7,12 @@ use prost::Message;
 use sightline_proto::internal::records_service_server::{RecordsService, RecordsServiceServer};
 use sightline_proto::internal::search_records_response::Hit;
 use sightline_proto::internal::{
-    CountWindowsRequest, CountWindowsResponse, ListRecordsRequest, ListRecordsResponse, Record,
-    RecordFilter, RecordKind, SearchRecordsRequest, SearchRecordsResponse,
+    CountWindowsRequest, CountWindowsResponse, DeleteRecordsRequest, DeleteRecordsResponse,
+    ListRecordsRequest, ListRecordsResponse, Record, RecordFilter, RecordKind,
+    SearchRecordsRequest, SearchRecordsResponse,
 };
 use sightline_service::{Shutdown, chain};
-use sightline_vectors::{ListQuery, Position, SearchQuery, VectorError};
+use sightline_vectors::{ListQuery, Owner, Position, SearchQuery, VectorError};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Server;
@@ -135,6 +136,28 @@ impl RecordsService for Records {
             missing: counts.missing,
         }))
     }
+
+    async fn delete_records(
+        &self,
+        request: Request<DeleteRecordsRequest>,
+    ) -> Result<Response<DeleteRecordsResponse>, Status> {
+        let DeleteRecordsRequest {
+            rtstream_id,
+            index_id,
+        } = request.into_inner();
+        let owner = match (rtstream_id.as_str(), index_id.as_str()) {
+            (_, "") => Owner::RtStream(rtstream_id),
+            ("", _) => Owner::Index(index_id),
+            _ => {
+                let message = "one of rtstream_id and index_id must be given, not both";
+                return Err(Status::invalid_argument(message));
+            }
+        };
+        let deleting = self.0.store.delete(&owner);
+        self.timed("DeleteRecords", deleting).await?;
+        tracing::info!(?owner, "records are deleted");
+        Ok(Response::new(DeleteRecordsResponse {}))
+    }
 }
 
 impl Records {
@@ -189,8 +212,9 @@ fn check_query(query: &str) -> Result<(), Status> {
 
 fn checked_filter(filter: Option<RecordFilter>) -> Result<RecordFilter, Status> {
     let filter = filter.unwrap_or_default();
-    if RecordKind::try_from(filter.kind).is_err() {
-        let message = format!("filter.kind {} is not known", filter.kind);
+    let unknown = |kind: &&i32| RecordKind::try_from(**kind).is_err();
+    if let Some(kind) = filter.kinds.iter().find(unknown) {
+        let message = format!("filter.kinds names {kind}, which is not known");
         return Err(Status::invalid_argument(message));
     }
     if filter.rtstream_ids.len() > MAX_STREAMS {

@@ -89,7 +89,8 @@ impl Plan {
 }
 
 fn asks(index: &Index, window: &FrameWindow, model: &str) -> bool {
-    index.state() == index::State::Running
+    index.kind() != index::Kind::Audio
+        && index.state() == index::State::Running
         && index.rtstream_id == window.rtstream_id
         && index.model == model
         && index

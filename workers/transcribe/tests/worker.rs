@@ -205,6 +205,7 @@ fn chunk(start_us: i64, pcm: Vec<u8>) -> AudioChunk {
         start_us,
         pcm: pcm.into(),
         generation: 1,
+        session: 0,
     }
 }
 

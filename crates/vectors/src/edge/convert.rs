@@ -5,8 +5,9 @@ use qdrant_edge::external::serde_json::{Value, from_value};
 use qdrant_edge::{
     Condition as EdgeCondition, CreateIndex, EdgeConfig, EdgeVectorParams, FieldCondition,
     FieldIndexOperations, Filter, IntegerIndexParams, JsonPath, Match, Payload as EdgePayload,
-    PayloadFieldSchema, PayloadSchemaParams, PayloadSchemaType, PointId, PointStruct,
-    PointStructPersisted, Range, UpdateOperation, Vectors, WalOptions,
+    PayloadFieldSchema, PayloadSchemaParams, PayloadSchemaType, PointId, PointInsertOperations,
+    PointOperations, PointStruct, PointStructPersisted, Range, UpdateOperation, Vectors,
+    WalOptions,
 };
 use sightline_proto::internal::Record;
 
@@ -64,6 +65,18 @@ pub(super) fn point(checked: Checked) -> PointStructPersisted {
     .into()
 }
 
+/// Stores points.
+pub(super) fn upsert(points: Vec<PointStructPersisted>) -> UpdateOperation {
+    UpdateOperation::PointOperation(PointOperations::UpsertPoints(
+        PointInsertOperations::PointsList(points),
+    ))
+}
+
+/// Deletes the points that a filter leaves.
+pub(super) fn delete(filter: Filter) -> UpdateOperation {
+    UpdateOperation::PointOperation(PointOperations::DeletePointsByFilter(filter))
+}
+
 pub(super) fn record(id: PointId, stored: Option<EdgePayload>) -> Result<Record, VectorError> {
     let PointId::Uuid(id) = id else {
         return Err(VectorError::read("a point has no UUID"));
@@ -89,8 +102,8 @@ fn field_condition(condition: &Condition) -> FieldCondition {
         Condition::OneOf(field, words) => {
             FieldCondition::new_match(path(field), Match::from(words.clone()))
         }
-        Condition::Equal(field, value) => {
-            FieldCondition::new_match(path(field), Match::from(*value))
+        Condition::In(field, values) => {
+            FieldCondition::new_match(path(field), Match::from(values.clone()))
         }
         Condition::Between(field, above, below) => FieldCondition::new_range(
             path(field),

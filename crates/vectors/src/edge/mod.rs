@@ -18,17 +18,18 @@ use async_trait::async_trait;
 use qdrant_edge::external::ordered_float::OrderedFloat;
 use qdrant_edge::{
     Direction, EdgeShard, FacetRequest, FacetValue, NamedQuery, OrderBy, OrderByInterface,
-    QueryEnum, QueryRequest, ScoringQuery, ScrollRequest, StartFrom, VectorInternal, WithVector,
+    QueryEnum, QueryRequest, ScoringQuery, ScrollRequest, StartFrom, UpdateOperation,
+    VectorInternal, WithVector,
 };
 use sightline_proto::internal::Record;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use crate::payload::{START, VECTOR, check, check_vector};
-use crate::query::{Condition, Scan, conditions};
+use crate::query::{Condition, Scan, conditions, owned_by};
 use crate::{
-    EmbeddingModel, Hit, ListQuery, Point, SearchQuery, VectorError, VectorStore, WindowCounts,
-    listing, windows,
+    EmbeddingModel, Hit, ListQuery, Owner, Point, SearchQuery, VectorError, VectorStore,
+    WindowCounts, listing, windows,
 };
 
 use convert::{filter, path, record};
@@ -95,6 +96,19 @@ impl EdgeStore {
         })
     }
 
+    /// Has the writer change the store, and waits until that is durable.
+    async fn write(&self, change: UpdateOperation) -> Result<(), VectorError> {
+        let stopped = || VectorError::Write {
+            reason: "the store is closed".to_owned(),
+        };
+        let (job, done) = Job::new(change);
+        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
+        jobs.send(job).await.map_err(|_| stopped())?;
+        done.await
+            .map_err(|_| stopped())?
+            .map_err(|reason| VectorError::Write { reason })
+    }
+
     /// Runs a read of the library off the async threads.
     async fn read<T: Send + 'static>(
         &self,
@@ -138,15 +152,14 @@ impl VectorStore for EdgeStore {
         if points.is_empty() {
             return Ok(());
         }
-        let stopped = || VectorError::Write {
-            reason: "the store is closed".to_owned(),
+        self.write(convert::upsert(points)).await
+    }
+
+    async fn delete(&self, owner: &Owner) -> Result<(), VectorError> {
+        let Some(owned) = filter(&[owned_by(owner)?]) else {
+            return Ok(());
         };
-        let (job, done) = Job::new(points);
-        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
-        jobs.send(job).await.map_err(|_| stopped())?;
-        done.await
-            .map_err(|_| stopped())?
-            .map_err(|reason| VectorError::Write { reason })
+        self.write(convert::delete(owned)).await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<Record>, VectorError> {

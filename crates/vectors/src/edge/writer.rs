@@ -4,9 +4,7 @@
 use std::sync::PoisonError;
 use std::thread::{self, JoinHandle};
 
-use qdrant_edge::{
-    EdgeShard, PointInsertOperations, PointOperations, PointStructPersisted, UpdateOperation,
-};
+use qdrant_edge::{EdgeShard, UpdateOperation};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::VectorError;
@@ -18,18 +16,16 @@ use super::files::{Folder, guarded};
 /// Spent log files, of 8 MiB each, at which the library is opened anew to be rid of them: it keeps them open.
 const MOST_SPENT_WAL_FILES: usize = 8;
 
-/// Points to be stored, and who waits for it.
+/// A change to be made, and who waits for it.
 pub(super) struct Job {
-    points: Vec<PointStructPersisted>,
+    change: UpdateOperation,
     done: oneshot::Sender<Result<(), String>>,
 }
 
 impl Job {
-    pub(super) fn new(
-        points: Vec<PointStructPersisted>,
-    ) -> (Self, oneshot::Receiver<Result<(), String>>) {
+    pub(super) fn new(change: UpdateOperation) -> (Self, oneshot::Receiver<Result<(), String>>) {
         let (done, receiver) = oneshot::channel();
-        (Self { points, done }, receiver)
+        (Self { change, done }, receiver)
     }
 }
 
@@ -56,13 +52,13 @@ struct Writer {
 impl Writer {
     fn run(self, mut queue: mpsc::Receiver<Job>) {
         while let Some(first) = queue.blocking_recv() {
-            let mut points = first.points;
+            let mut changes = vec![first.change];
             let mut waiting = vec![first.done];
-            while let Ok(Job { points: more, done }) = queue.try_recv() {
-                points.extend(more);
+            while let Ok(Job { change, done }) = queue.try_recv() {
+                changes.push(change);
                 waiting.push(done);
             }
-            let stored = self.store(points).map_err(|error| error.to_string());
+            let stored = self.store(changes).map_err(|error| error.to_string());
             for done in waiting {
                 // Whoever does not wait any more stores the same again.
                 let _ = done.send(stored.clone());
@@ -71,11 +67,11 @@ impl Writer {
         self.close();
     }
 
-    fn store(&self, points: Vec<PointStructPersisted>) -> Result<(), Cause> {
+    fn store(&self, changes: Vec<UpdateOperation>) -> Result<(), Cause> {
         if !self.is_open() {
             self.reopen()?;
         }
-        let stored = self.write(points);
+        let stored = self.write(changes);
         let spent = self.folder.spent_wal_files().map_or(0, |files| files.len());
         if stored.is_err() || spent >= MOST_SPENT_WAL_FILES {
             // After a failure the library would refuse everything, or keep in memory what is not on disk.
@@ -86,13 +82,13 @@ impl Writer {
         stored
     }
 
-    fn write(&self, points: Vec<PointStructPersisted>) -> Result<(), Cause> {
+    fn write(&self, changes: Vec<UpdateOperation>) -> Result<(), Cause> {
         let shard = self.shard.read().unwrap_or_else(PoisonError::into_inner);
         let shard = shard.as_ref().ok_or("it is closed")?;
         guarded(|| {
-            shard.update(UpdateOperation::PointOperation(
-                PointOperations::UpsertPoints(PointInsertOperations::PointsList(points)),
-            ))?;
+            for change in changes {
+                shard.update(change)?;
+            }
             shard.flush();
             Ok(())
         })

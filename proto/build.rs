@@ -22,10 +22,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map(|name| format!("sightline/internal/v1/{name}.proto"));
 
     // The descriptor set holds the public package alone: it is what reflection shows.
+    // It also holds the comments, which docs/api is written from. Type names let clients show messages as JSON.
+    let mut named = prost_build::Config::new();
+    named.enable_type_names();
     tonic_prost_build::configure()
         .file_descriptor_set_path(out.join("sightline.v1.bin"))
         .bytes(".")
-        .compile_protos(&public, &[".".into()])?;
+        .compile_with_config(named, &public, &[".".into()])?;
     // A folder of its own, because an extern package is written out empty.
     let internal_out = out.join("internal");
     std::fs::create_dir_all(&internal_out)?;

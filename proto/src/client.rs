@@ -11,6 +11,7 @@ use tonic::{Request, Status};
 use crate::v1::collection_service_client::CollectionServiceClient;
 use crate::v1::event_service_client::EventServiceClient;
 use crate::v1::index_service_client::IndexServiceClient;
+use crate::v1::key_service_client::KeyServiceClient;
 use crate::v1::recording_service_client::RecordingServiceClient;
 use crate::v1::rt_stream_service_client::RtStreamServiceClient;
 use crate::v1::watch_service_client::WatchServiceClient;
@@ -37,6 +38,8 @@ pub struct Client {
     pub events: EventServiceClient<Authorized>,
     /// Recordings: links that play them, and exports.
     pub recordings: RecordingServiceClient<Authorized>,
+    /// API keys, for operators.
+    pub keys: KeyServiceClient<Authorized>,
     /// What happens, as it happens.
     pub watch: WatchServiceClient<Authorized>,
 }
@@ -90,6 +93,7 @@ impl Client {
             indexes: IndexServiceClient::new(channel.clone()),
             events: EventServiceClient::new(channel.clone()),
             recordings: RecordingServiceClient::new(channel.clone()),
+            keys: KeyServiceClient::new(channel.clone()),
             watch: WatchServiceClient::new(channel),
         })
     }

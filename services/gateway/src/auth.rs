@@ -1,12 +1,39 @@
 //! API keys: kept as SHA-256 hashes, compared in constant time, never logged.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 pub use sightline_proto::client::ACCESS_TOKEN;
 use sightline_proto::reasons::{ApiError, Reason};
 use subtle::ConstantTimeEq;
+use tokio_util::sync::CancellationToken;
+
+/// Whose things are those made with the keys that the server was started with.
+pub(crate) const DEFAULT_TENANT: &str = "default";
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// Whose things he sees.
+    pub(crate) tenant: Arc<str>,
+    /// Whether he may create, list and revoke keys.
+    pub(crate) operator: bool,
+    /// Cancelled when his key is revoked.
+    pub(crate) revoked: CancellationToken,
+}
+
+impl Caller {
+    /// With a key that the server was started with.
+    fn operator() -> Self {
+        Self {
+            tenant: DEFAULT_TENANT.into(),
+            operator: true,
+            revoked: CancellationToken::new(),
+        }
+    }
+}
 
 /// The keys that may call, as hashes.
 #[derive(Clone, Default)]
@@ -19,7 +46,7 @@ impl ApiKeys {
     }
 
     /// Whether a request with these headers may call.
-    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let how = format!("send it as metadata {ACCESS_TOKEN}: KEY or authorization: Bearer KEY");
         let key = presented(headers).ok_or_else(|| {
             ApiError::new(
@@ -28,7 +55,7 @@ impl ApiKeys {
             )
         })?;
         if self.knows(key) {
-            return Ok(());
+            return Ok(Caller::operator());
         }
         let message = "this API key is not known here; use the one that the server was started \
                        with (SIGHTLINE_API_KEY) or that it printed when it started";
@@ -76,7 +103,9 @@ mod tests {
             name.parse::<HeaderName>().expect("a header name"),
             HeaderValue::from_str(value).expect("a header value"),
         );
-        ApiKeys::new(["first", "second"]).check(&headers)
+        ApiKeys::new(["first", "second"])
+            .check(&headers)
+            .map(|_| ())
     }
 
     #[test]

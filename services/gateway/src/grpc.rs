@@ -1,7 +1,5 @@
 //! The gRPC skin: takes requests apart, calls the core, wraps results. No logic lives here.
 
-use std::sync::Arc;
-
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use sightline_proto::FILE_DESCRIPTOR_SET;
@@ -18,17 +16,19 @@ use tonic::{Request, Response, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::api::Core;
+use crate::api::Session;
 
 #[derive(Clone)]
-struct Grpc(Arc<Core>);
+struct Grpc;
 
 type Answer<T> = Result<Response<T>, Status>;
 
-/// The services with health and reflection, and what tells health whether they serve.
-pub(crate) fn routes(core: Arc<Core>) -> (Routes, Health) {
-    let limit = core.config.limits.message_bytes;
-    let grpc = Grpc(core);
+fn session<T>(request: &Request<T>) -> Result<Session, Status> {
+    Ok(Session::of(request.extensions())?)
+}
+
+/// The services with health and reflection, and what tells health whether they serve. `limit` is the size of a request in bytes.
+pub(crate) fn routes(limit: usize) -> (Routes, Health) {
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -36,28 +36,25 @@ pub(crate) fn routes(core: Arc<Core>) -> (Routes, Health) {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let sound = "the build wrote these descriptor sets";
-    let routes =
-        Routes::new(RtStreamServiceServer::new(grpc.clone()).max_decoding_message_size(limit))
-            .add_service(
-                CollectionServiceServer::new(grpc.clone()).max_decoding_message_size(limit),
-            )
-            .add_service(IndexServiceServer::new(grpc.clone()).max_decoding_message_size(limit))
-            .add_service(EventServiceServer::new(grpc.clone()).max_decoding_message_size(limit))
-            .add_service(RecordingServiceServer::new(grpc.clone()).max_decoding_message_size(limit))
-            .add_service(WatchServiceServer::new(grpc).max_decoding_message_size(limit))
-            .add_service(health.max_decoding_message_size(limit))
-            .add_service(
-                reflection()
-                    .build_v1()
-                    .expect(sound)
-                    .max_decoding_message_size(limit),
-            )
-            .add_service(
-                reflection()
-                    .build_v1alpha()
-                    .expect(sound)
-                    .max_decoding_message_size(limit),
-            );
+    let routes = Routes::new(RtStreamServiceServer::new(Grpc).max_decoding_message_size(limit))
+        .add_service(CollectionServiceServer::new(Grpc).max_decoding_message_size(limit))
+        .add_service(IndexServiceServer::new(Grpc).max_decoding_message_size(limit))
+        .add_service(EventServiceServer::new(Grpc).max_decoding_message_size(limit))
+        .add_service(RecordingServiceServer::new(Grpc).max_decoding_message_size(limit))
+        .add_service(WatchServiceServer::new(Grpc).max_decoding_message_size(limit))
+        .add_service(health.max_decoding_message_size(limit))
+        .add_service(
+            reflection()
+                .build_v1()
+                .expect(sound)
+                .max_decoding_message_size(limit),
+        )
+        .add_service(
+            reflection()
+                .build_v1alpha()
+                .expect(sound)
+                .max_decoding_message_size(limit),
+        );
     (routes, Health(reporter))
 }
 
@@ -91,7 +88,11 @@ impl CollectionService for Grpc {
         &self,
         request: Request<v1::CreateCollectionRequest>,
     ) -> Answer<v1::CreateCollectionResponse> {
-        let collection = Some(self.0.create_collection(request.into_inner()).await?);
+        let collection = Some(
+            session(&request)?
+                .create_collection(request.into_inner())
+                .await?,
+        );
         Ok(Response::new(v1::CreateCollectionResponse { collection }))
     }
 
@@ -100,7 +101,7 @@ impl CollectionService for Grpc {
         request: Request<v1::GetCollectionRequest>,
     ) -> Answer<v1::GetCollectionResponse> {
         let id = &request.get_ref().collection_id;
-        let collection = Some(self.0.get_collection(id).await?);
+        let collection = Some(session(&request)?.get_collection(id).await?);
         Ok(Response::new(v1::GetCollectionResponse { collection }))
     }
 
@@ -108,7 +109,7 @@ impl CollectionService for Grpc {
         &self,
         request: Request<v1::ListCollectionsRequest>,
     ) -> Answer<v1::ListCollectionsResponse> {
-        let page = self.0.list_collections(request.get_ref())?;
+        let page = session(&request)?.list_collections(request.get_ref())?;
         Ok(Response::new(page))
     }
 
@@ -116,7 +117,11 @@ impl CollectionService for Grpc {
         &self,
         request: Request<v1::UpdateCollectionRequest>,
     ) -> Answer<v1::UpdateCollectionResponse> {
-        let collection = Some(self.0.update_collection(request.into_inner()).await?);
+        let collection = Some(
+            session(&request)?
+                .update_collection(request.into_inner())
+                .await?,
+        );
         Ok(Response::new(v1::UpdateCollectionResponse { collection }))
     }
 
@@ -124,7 +129,7 @@ impl CollectionService for Grpc {
         &self,
         request: Request<v1::DeleteCollectionRequest>,
     ) -> Answer<v1::DeleteCollectionResponse> {
-        self.0
+        session(&request)?
             .delete_collection(&request.get_ref().collection_id)
             .await?;
         Ok(Response::new(v1::DeleteCollectionResponse {}))
@@ -137,7 +142,11 @@ impl RtStreamService for Grpc {
         &self,
         request: Request<v1::ConnectRtStreamRequest>,
     ) -> Answer<v1::ConnectRtStreamResponse> {
-        let rtstream = Some(self.0.connect_rtstream(request.into_inner()).await?);
+        let rtstream = Some(
+            session(&request)?
+                .connect_rtstream(request.into_inner())
+                .await?,
+        );
         Ok(Response::new(v1::ConnectRtStreamResponse { rtstream }))
     }
 
@@ -145,7 +154,11 @@ impl RtStreamService for Grpc {
         &self,
         request: Request<v1::GetRtStreamRequest>,
     ) -> Answer<v1::GetRtStreamResponse> {
-        let rtstream = Some(self.0.get_rtstream(&request.get_ref().rtstream_id).await?);
+        let rtstream = Some(
+            session(&request)?
+                .get_rtstream(&request.get_ref().rtstream_id)
+                .await?,
+        );
         Ok(Response::new(v1::GetRtStreamResponse { rtstream }))
     }
 
@@ -153,7 +166,9 @@ impl RtStreamService for Grpc {
         &self,
         request: Request<v1::ListRtStreamsRequest>,
     ) -> Answer<v1::ListRtStreamsResponse> {
-        let page = self.0.list_rtstreams(request.into_inner()).await?;
+        let page = session(&request)?
+            .list_rtstreams(request.into_inner())
+            .await?;
         Ok(Response::new(page))
     }
 
@@ -162,7 +177,7 @@ impl RtStreamService for Grpc {
         request: Request<v1::StartRtStreamRequest>,
     ) -> Answer<v1::StartRtStreamResponse> {
         let rtstream = Some(
-            self.0
+            session(&request)?
                 .start_rtstream(&request.get_ref().rtstream_id)
                 .await?,
         );
@@ -173,7 +188,11 @@ impl RtStreamService for Grpc {
         &self,
         request: Request<v1::StopRtStreamRequest>,
     ) -> Answer<v1::StopRtStreamResponse> {
-        let rtstream = Some(self.0.stop_rtstream(&request.get_ref().rtstream_id).await?);
+        let rtstream = Some(
+            session(&request)?
+                .stop_rtstream(&request.get_ref().rtstream_id)
+                .await?,
+        );
         Ok(Response::new(v1::StopRtStreamResponse { rtstream }))
     }
 
@@ -181,7 +200,9 @@ impl RtStreamService for Grpc {
         &self,
         request: Request<v1::ListTranscriptRequest>,
     ) -> Answer<v1::ListTranscriptResponse> {
-        let page = self.0.list_transcript(request.into_inner()).await?;
+        let page = session(&request)?
+            .list_transcript(request.into_inner())
+            .await?;
         Ok(Response::new(page))
     }
 }
@@ -192,7 +213,11 @@ impl IndexService for Grpc {
         &self,
         request: Request<v1::CreateVisualIndexRequest>,
     ) -> Answer<v1::CreateVisualIndexResponse> {
-        let index = Some(self.0.create_visual_index(request.into_inner()).await?);
+        let index = Some(
+            session(&request)?
+                .create_visual_index(request.into_inner())
+                .await?,
+        );
         Ok(Response::new(v1::CreateVisualIndexResponse { index }))
     }
 
@@ -200,7 +225,11 @@ impl IndexService for Grpc {
         &self,
         request: Request<v1::GetIndexRequest>,
     ) -> Answer<v1::GetIndexResponse> {
-        let index = Some(self.0.get_index(&request.get_ref().index_id).await?);
+        let index = Some(
+            session(&request)?
+                .get_index(&request.get_ref().index_id)
+                .await?,
+        );
         Ok(Response::new(v1::GetIndexResponse { index }))
     }
 
@@ -208,7 +237,9 @@ impl IndexService for Grpc {
         &self,
         request: Request<v1::ListIndexesRequest>,
     ) -> Answer<v1::ListIndexesResponse> {
-        let page = self.0.list_indexes(request.into_inner()).await?;
+        let page = session(&request)?
+            .list_indexes(request.into_inner())
+            .await?;
         Ok(Response::new(page))
     }
 
@@ -217,7 +248,11 @@ impl IndexService for Grpc {
         request: Request<v1::StartIndexRequest>,
     ) -> Answer<v1::StartIndexResponse> {
         let id = &request.get_ref().index_id;
-        let index = Some(self.0.set_index_state(id, index::State::Running).await?);
+        let index = Some(
+            session(&request)?
+                .set_index_state(id, index::State::Running)
+                .await?,
+        );
         Ok(Response::new(v1::StartIndexResponse { index }))
     }
 
@@ -226,7 +261,11 @@ impl IndexService for Grpc {
         request: Request<v1::StopIndexRequest>,
     ) -> Answer<v1::StopIndexResponse> {
         let id = &request.get_ref().index_id;
-        let index = Some(self.0.set_index_state(id, index::State::Stopped).await?);
+        let index = Some(
+            session(&request)?
+                .set_index_state(id, index::State::Stopped)
+                .await?,
+        );
         Ok(Response::new(v1::StopIndexResponse { index }))
     }
 
@@ -234,12 +273,12 @@ impl IndexService for Grpc {
         &self,
         request: Request<v1::ListScenesRequest>,
     ) -> Answer<v1::ListScenesResponse> {
-        let page = self.0.list_scenes(request.into_inner()).await?;
+        let page = session(&request)?.list_scenes(request.into_inner()).await?;
         Ok(Response::new(page))
     }
 
     async fn search(&self, request: Request<v1::SearchRequest>) -> Answer<v1::SearchResponse> {
-        let found = self.0.search(request.into_inner()).await?;
+        let found = session(&request)?.search(request.into_inner()).await?;
         Ok(Response::new(found))
     }
 }
@@ -250,7 +289,11 @@ impl EventService for Grpc {
         &self,
         request: Request<v1::CreateEventRequest>,
     ) -> Answer<v1::CreateEventResponse> {
-        let event = Some(self.0.create_event(request.into_inner()).await?);
+        let event = Some(
+            session(&request)?
+                .create_event(request.into_inner())
+                .await?,
+        );
         Ok(Response::new(v1::CreateEventResponse { event }))
     }
 
@@ -258,7 +301,7 @@ impl EventService for Grpc {
         &self,
         request: Request<v1::ListEventsRequest>,
     ) -> Answer<v1::ListEventsResponse> {
-        let page = self.0.list_events(request.get_ref())?;
+        let page = session(&request)?.list_events(request.get_ref())?;
         Ok(Response::new(page))
     }
 
@@ -266,7 +309,11 @@ impl EventService for Grpc {
         &self,
         request: Request<v1::CreateAlertRequest>,
     ) -> Answer<v1::CreateAlertResponse> {
-        let alert = Some(self.0.create_alert(request.into_inner()).await?);
+        let alert = Some(
+            session(&request)?
+                .create_alert(request.into_inner())
+                .await?,
+        );
         Ok(Response::new(v1::CreateAlertResponse { alert }))
     }
 
@@ -274,7 +321,7 @@ impl EventService for Grpc {
         &self,
         request: Request<v1::ListAlertsRequest>,
     ) -> Answer<v1::ListAlertsResponse> {
-        let page = self.0.list_alerts(request.into_inner()).await?;
+        let page = session(&request)?.list_alerts(request.into_inner()).await?;
         Ok(Response::new(page))
     }
 
@@ -283,7 +330,11 @@ impl EventService for Grpc {
         request: Request<v1::EnableAlertRequest>,
     ) -> Answer<v1::EnableAlertResponse> {
         let id = &request.get_ref().alert_id;
-        let alert = Some(self.0.set_alert_state(id, alert::State::Enabled).await?);
+        let alert = Some(
+            session(&request)?
+                .set_alert_state(id, alert::State::Enabled)
+                .await?,
+        );
         Ok(Response::new(v1::EnableAlertResponse { alert }))
     }
 
@@ -292,7 +343,11 @@ impl EventService for Grpc {
         request: Request<v1::DisableAlertRequest>,
     ) -> Answer<v1::DisableAlertResponse> {
         let id = &request.get_ref().alert_id;
-        let alert = Some(self.0.set_alert_state(id, alert::State::Disabled).await?);
+        let alert = Some(
+            session(&request)?
+                .set_alert_state(id, alert::State::Disabled)
+                .await?,
+        );
         Ok(Response::new(v1::DisableAlertResponse { alert }))
     }
 
@@ -300,7 +355,9 @@ impl EventService for Grpc {
         &self,
         request: Request<v1::ListFiringsRequest>,
     ) -> Answer<v1::ListFiringsResponse> {
-        let page = self.0.list_firings(request.into_inner()).await?;
+        let page = session(&request)?
+            .list_firings(request.into_inner())
+            .await?;
         Ok(Response::new(page))
     }
 
@@ -308,7 +365,9 @@ impl EventService for Grpc {
         &self,
         request: Request<v1::ListDeliveriesRequest>,
     ) -> Answer<v1::ListDeliveriesResponse> {
-        let page = self.0.list_deliveries(request.into_inner()).await?;
+        let page = session(&request)?
+            .list_deliveries(request.into_inner())
+            .await?;
         Ok(Response::new(page))
     }
 }
@@ -319,7 +378,9 @@ impl RecordingService for Grpc {
         &self,
         request: Request<v1::GenerateStreamRequest>,
     ) -> Answer<v1::GenerateStreamResponse> {
-        let links = self.0.generate_stream(request.into_inner()).await?;
+        let links = session(&request)?
+            .generate_stream(request.into_inner())
+            .await?;
         Ok(Response::new(links))
     }
 
@@ -327,7 +388,7 @@ impl RecordingService for Grpc {
         &self,
         request: Request<v1::GetRecordingRequest>,
     ) -> Answer<v1::GetRecordingResponse> {
-        let recording = self.0.get_recording(request.get_ref()).await?;
+        let recording = session(&request)?.get_recording(request.get_ref()).await?;
         Ok(Response::new(recording))
     }
 
@@ -335,7 +396,11 @@ impl RecordingService for Grpc {
         &self,
         request: Request<v1::CreateExportRequest>,
     ) -> Answer<v1::CreateExportResponse> {
-        let export = Some(self.0.create_export(request.into_inner()).await?);
+        let export = Some(
+            session(&request)?
+                .create_export(request.into_inner())
+                .await?,
+        );
         Ok(Response::new(v1::CreateExportResponse { export }))
     }
 
@@ -343,7 +408,11 @@ impl RecordingService for Grpc {
         &self,
         request: Request<v1::GetExportRequest>,
     ) -> Answer<v1::GetExportResponse> {
-        let export = Some(self.0.get_export(&request.get_ref().export_id).await?);
+        let export = Some(
+            session(&request)?
+                .get_export(&request.get_ref().export_id)
+                .await?,
+        );
         Ok(Response::new(v1::GetExportResponse { export }))
     }
 
@@ -351,7 +420,9 @@ impl RecordingService for Grpc {
         &self,
         request: Request<v1::ListExportsRequest>,
     ) -> Answer<v1::ListExportsResponse> {
-        let page = self.0.list_exports(request.into_inner()).await?;
+        let page = session(&request)?
+            .list_exports(request.into_inner())
+            .await?;
         Ok(Response::new(page))
     }
 }
@@ -361,7 +432,7 @@ impl WatchService for Grpc {
     type WatchStream = BoxStream<'static, Result<v1::WatchResponse, Status>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Answer<Self::WatchStream> {
-        let watch = Arc::clone(&self.0).watch(request.into_inner()).await?;
+        let watch = session(&request)?.watch(request.into_inner()).await?;
         let responses = watch.map(|response| response.map_err(Status::from));
         Ok(Response::new(responses.boxed()))
     }

@@ -7,10 +7,12 @@ mod api;
 mod auth;
 mod grpc;
 mod metrics;
+mod opening;
 mod playback;
 mod rest;
 mod router;
 mod server;
+mod tls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +44,10 @@ use crate::playback::Playback;
 pub struct Config {
     /// The keys that may call.
     pub api_keys: ApiKeys,
+    /// What encrypts connections; without it they are plain.
+    pub tls: Option<Tls>,
+    /// Whether keys are taken over plain connections from other machines, which only a proxy that ends TLS makes safe.
+    pub allow_plain_keys: bool,
     /// The model of indexes that name none; one of `models`.
     pub default_model: String,
     /// The models that caption workers serve.
@@ -133,7 +139,6 @@ pub async fn serve(
         .map_err(GatewayError::Bus)?;
     let hub = Arc::new(hub);
     let limits = config.limits.clone();
-    let gate = router::Gate::new(config.api_keys.clone(), limits.deadline, metrics.clone());
     let bus = deps.bus.clone();
     let core = Arc::new(Core {
         config,
@@ -148,7 +153,8 @@ pub async fn serve(
         hub: Arc::clone(&hub),
         shutdown: shutdown.clone(),
     });
-    let (routes, health) = grpc::routes(Arc::clone(&core));
+    let (routes, health) = grpc::routes(limits.message_bytes);
+    let gate = router::Gate::new(Arc::clone(&core));
     let playback = Playback::new(Arc::clone(&core), &deps.metrics).routes();
     let further = playback.merge(rest::routes(Arc::clone(&core)));
     let router = router::router(routes, gate, deps.readiness.clone(), further);

@@ -19,7 +19,7 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use tonic_web::GrpcWebLayer;
 
-use crate::auth::ApiKeys;
+use crate::api::{Core, Session};
 use crate::metrics::GatewayMetrics;
 
 /// Health checks carry no key: load balancers have none.
@@ -31,18 +31,18 @@ const REFLECTION: [&str; 2] = [
 
 /// What every gRPC call passes through.
 pub(crate) struct Gate {
-    keys: ApiKeys,
+    core: Arc<Core>,
     deadline: Duration,
     metrics: GatewayMetrics,
     methods: HashSet<String>,
 }
 
 impl Gate {
-    pub(crate) fn new(keys: ApiKeys, deadline: Duration, metrics: GatewayMetrics) -> Self {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
         Self {
-            keys,
-            deadline,
-            metrics,
+            deadline: core.config.limits.deadline,
+            metrics: core.metrics.clone(),
+            core,
             methods: known_methods(),
         }
     }
@@ -80,14 +80,18 @@ pub(crate) fn router(
 }
 
 /// Checks the key, bounds the time, counts.
-async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+async fn pass(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let timer = gate.metrics.start(gate.method(&path));
     let public = path.starts_with(HEALTH);
     let admitted = if public {
         Ok(())
     } else {
-        gate.keys.check(request.headers())
+        let caller = gate.core.config.api_keys.check(request.headers());
+        caller.map(|caller| {
+            let session = Session::new(Arc::clone(&gate.core), caller);
+            request.extensions_mut().insert(session);
+        })
     };
     let response = match admitted {
         Err(error) => refuse(error),

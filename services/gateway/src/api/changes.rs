@@ -6,9 +6,9 @@ use sightline_proto::v1::RtStream;
 
 use super::streams::MAX_NAME;
 use super::violations::Violations;
-use super::{Core, catalog_failed};
+use super::{Session, catalog_failed};
 
-impl Core {
+impl Session {
     /// Has a stream's speech transcribed from now on, or not; what was already taken in still is.
     pub(crate) async fn set_transcribe(
         &self,

@@ -8,14 +8,14 @@ use sightline_proto::v1::{self, Collection};
 
 use super::paging::{Pages, Position};
 use super::violations::{Violations, refused};
-use super::{Core, catalog_failed};
+use super::{Session, catalog_failed};
 
 /// The collection that always exists: it has no record.
 const DEFAULT: &str = "default";
 const MAX_NAME: usize = 200;
 const MAX_DESCRIPTION: usize = 2000;
 
-impl Core {
+impl Session {
     /// Creates a collection.
     pub(crate) async fn create_collection(
         &self,

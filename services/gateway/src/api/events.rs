@@ -9,12 +9,12 @@ use sightline_proto::v1::{self, Alert, Event};
 
 use super::paging::{Pages, Position};
 use super::violations::Violations;
-use super::{Core, callback, catalog_failed};
+use super::{Session, callback, catalog_failed};
 
 const MAX_PROMPT: usize = 1000;
 const MAX_LABEL: usize = 100;
 
-impl Core {
+impl Session {
     /// Creates a reusable event.
     pub(crate) async fn create_event(
         &self,

@@ -12,7 +12,7 @@ use sightline_proto::v1::{self, Export};
 use super::paging::{Pages, Position};
 use super::recordings::{moment, span};
 use super::violations::{Violations, refused};
-use super::{Core, bus_failed, catalog_failed, store_failed};
+use super::{Session, bus_failed, catalog_failed, store_failed};
 use crate::playback::LATE_US;
 
 const MAX_NAME: usize = 200;
@@ -22,7 +22,7 @@ const MAX: &str = "24 hours";
 /// Exports of one stream that wait or are being written; the bus takes no more.
 const MAX_WAITING: u64 = 100;
 
-impl Core {
+impl Session {
     /// Has a stretch written into one file. The same stretch and name are one export: one that failed is tried again, any
     /// other is left alone.
     pub(crate) async fn create_export(

@@ -12,12 +12,12 @@ use sightline_proto::v1::{self, Delivery, Firing};
 
 use super::paging::{Pages, Position};
 use super::violations::Violations;
-use super::{Core, bus_failed, convert};
+use super::{Session, bus_failed, convert};
 
 /// How many of the newest messages of a subject are looked through.
 const NEWEST: usize = 10_000;
 
-impl Core {
+impl Session {
     /// The firings of an alert, newest first, as far back as the bus keeps observations (72 h).
     pub(crate) async fn list_firings(
         &self,

@@ -13,7 +13,7 @@ use sightline_proto::v1::{self, Index, TimeSampling};
 
 use super::paging::{Pages, Position};
 use super::violations::{Violations, refused, shown};
-use super::{Core, catalog_failed, convert};
+use super::{Session, catalog_failed, convert};
 
 const MAX_PROMPT: usize = 4000;
 const MAX_NAME: usize = 200;
@@ -25,7 +25,7 @@ const FRAMES_A_SECOND: i64 = 10;
 const DEFAULT_RESULTS: u32 = 10;
 const MAX_RESULTS: i32 = 100;
 
-impl Core {
+impl Session {
     /// Creates an index, running.
     pub(crate) async fn create_visual_index(
         &self,

@@ -9,7 +9,7 @@ use sightline_recordings::links::{Clip, Links};
 use sightline_recordings::{StoreError, playlist};
 
 use super::violations::{Violations, refused};
-use super::{Core, store_failed};
+use super::{Session, store_failed};
 
 /// The longest stretch that one link plays.
 pub(crate) const MAX_CLIP_US: i64 = 31 * 24 * 3600 * 1_000_000;
@@ -21,7 +21,7 @@ const SLUGS: usize = 5;
 /// The last moment that times may name: the end of the year 9999.
 const LAST_US: i64 = 253_402_300_799_999_999;
 
-impl Core {
+impl Session {
     /// Links that play a stretch, or, without an end, a stream as it goes on.
     pub(crate) async fn generate_stream(
         &self,

@@ -13,14 +13,14 @@ use sightline_service::failpoint;
 
 use super::paging::{Pages, Position};
 use super::violations::{Violations, refused};
-use super::{Core, bus_failed, catalog_failed, convert};
+use super::{Core, Session, bus_failed, catalog_failed, convert};
 
 pub(super) const MAX_NAME: usize = 200;
 const MAX_URL: usize = 2000;
 /// Ten years.
 const MAX_AGE_SECONDS: i64 = 10 * 366 * 24 * 3600;
 
-impl Core {
+impl Session {
     /// Connects a source: checked, stored with its credentials sealed, and asked to run.
     pub(crate) async fn connect_rtstream(
         &self,
@@ -212,7 +212,9 @@ impl Core {
         }
         stream
     }
+}
 
+impl Core {
     /// How far a stream's recording has come.
     pub(crate) fn reach(&self, id: &str) -> Reach {
         let run = self.catalog.get::<RunRecord>(id);

@@ -1,14 +1,13 @@
 //! Collections in this skin.
 
-use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sightline_proto::v1;
 
-use super::Shared;
 use super::answer::{Answer, Data};
 use super::paging;
 use super::request::{Body, Ids, unsupported};
+use crate::api::Session;
 
 #[derive(Serialize)]
 struct Collection {
@@ -43,24 +42,24 @@ pub(super) struct Update {
 }
 
 /// `POST /collection`
-pub(super) async fn create(State(core): Shared, Body(body): Body<Create>) -> Answer {
+pub(super) async fn create(session: Session, Body(body): Body<Create>) -> Answer {
     unsupported([("is_public", &body.is_public)])?;
     let request = v1::CreateCollectionRequest {
         name: body.name,
         description: body.description.unwrap_or_default(),
         ..Default::default()
     };
-    Data::of(shown(core.create_collection(request).await?))
+    Data::of(shown(session.create_collection(request).await?))
 }
 
 /// `GET /collection`: all of them.
-pub(super) async fn list(State(core): Shared) -> Answer {
+pub(super) async fn list(session: Session) -> Answer {
     let fetch = |page_size, page_token| {
         let request = v1::ListCollectionsRequest {
             page_size,
             page_token,
         };
-        let page = core.list_collections(&request);
+        let page = session.list_collections(&request);
         std::future::ready(page.map(|page| (page.collections, page.next_page_token)))
     };
     let all = paging::all(fetch).await?;
@@ -69,22 +68,22 @@ pub(super) async fn list(State(core): Shared) -> Answer {
 }
 
 /// `GET /collection/{id}`
-pub(super) async fn get(State(core): Shared, ids: Ids) -> Answer {
-    Data::of(shown(core.get_collection(&ids.id).await?))
+pub(super) async fn get(session: Session, ids: Ids) -> Answer {
+    Data::of(shown(session.get_collection(&ids.id).await?))
 }
 
 /// `PATCH /collection/{id}`
-pub(super) async fn update(State(core): Shared, ids: Ids, Body(body): Body<Update>) -> Answer {
+pub(super) async fn update(session: Session, ids: Ids, Body(body): Body<Update>) -> Answer {
     let request = v1::UpdateCollectionRequest {
         collection_id: ids.id,
         name: body.name,
         description: body.description,
     };
-    Data::of(shown(core.update_collection(request).await?))
+    Data::of(shown(session.update_collection(request).await?))
 }
 
 /// `DELETE /collection/{id}`
-pub(super) async fn delete(State(core): Shared, ids: Ids) -> Answer {
-    core.delete_collection(&ids.id).await?;
+pub(super) async fn delete(session: Session, ids: Ids) -> Answer {
+    session.delete_collection(&ids.id).await?;
     Data::of(json!({}))
 }

@@ -1,18 +1,16 @@
 //! Events and alerts in this skin.
 
-use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::v1;
 use sightline_proto::v1::alert::State as Doing;
 
-use super::Shared;
 use super::answer::{Answer, Data, renaming};
 use super::indexes::index_of;
 use super::paging;
 use super::request::{Body, Ids, Switch, unsupported};
-use crate::api::Core;
+use crate::api::Session;
 
 /// What to watch for.
 #[derive(Deserialize)]
@@ -22,25 +20,28 @@ pub(super) struct Create {
 }
 
 /// `POST /rtstream/event`
-pub(super) async fn create(State(core): Shared, Body(body): Body<Create>) -> Answer {
+pub(super) async fn create(session: Session, Body(body): Body<Create>) -> Answer {
     let request = v1::CreateEventRequest {
         prompt: body.event_prompt,
         label: body.label,
         ..Default::default()
     };
     let names = [("prompt", "event_prompt")];
-    let event = core.create_event(request).await.map_err(renaming(&names))?;
+    let event = session
+        .create_event(request)
+        .await
+        .map_err(renaming(&names))?;
     Data::of(json!({"event_id": event.id}))
 }
 
 /// `GET /rtstream/event`: all of them.
-pub(super) async fn list(State(core): Shared) -> Answer {
+pub(super) async fn list(session: Session) -> Answer {
     let fetch = |page_size, page_token| {
         let request = v1::ListEventsRequest {
             page_size,
             page_token,
         };
-        let page = core.list_events(&request);
+        let page = session.list_events(&request);
         std::future::ready(page.map(|page| (page.events, page.next_page_token)))
     };
     let events = paging::all(fetch).await?.into_iter().map(|event| {
@@ -63,26 +64,26 @@ pub(super) struct CreateAlert {
 
 /// `POST /rtstream/{id}/index/{index}/alert`
 pub(super) async fn create_alert(
-    State(core): Shared,
+    session: Session,
     ids: Ids,
     Body(body): Body<CreateAlert>,
 ) -> Answer {
     unsupported([("ws_connection_id", &body.ws_connection_id)])?;
-    let index = index_of(&core, &ids).await?;
+    let index = index_of(&session, &ids).await?;
     let request = v1::CreateAlertRequest {
         event_id: body.event_id,
         index_id: index.id,
         callback_url: body.callback_url,
         ..Default::default()
     };
-    let alert = core.create_alert(request).await?;
+    let alert = session.create_alert(request).await?;
     Data::of(json!({"alert_id": alert.id}))
 }
 
 /// `GET /rtstream/{id}/index/{index}/alert`: all of them.
-pub(super) async fn list_alerts(State(core): Shared, ids: Ids) -> Answer {
-    let index = index_of(&core, &ids).await?;
-    let core = &core;
+pub(super) async fn list_alerts(session: Session, ids: Ids) -> Answer {
+    let index = index_of(&session, &ids).await?;
+    let session = &session;
     let fetch = |page_size, page_token| {
         let request = v1::ListAlertsRequest {
             index_id: index.id.clone(),
@@ -90,23 +91,23 @@ pub(super) async fn list_alerts(State(core): Shared, ids: Ids) -> Answer {
             page_token,
         };
         async move {
-            let page = core.list_alerts(request).await?;
+            let page = session.list_alerts(request).await?;
             Ok((page.alerts, page.next_page_token))
         }
     };
     let alerts = paging::all(fetch).await?.into_iter();
-    let alerts: Vec<Value> = alerts.map(|alert| shown(core, alert)).collect();
+    let alerts: Vec<Value> = alerts.map(|alert| shown(session, alert)).collect();
     Data::of(json!({ "alerts": alerts }))
 }
 
 /// `PATCH /rtstream/{id}/index/{index}/alert/{alert}/status`
 pub(super) async fn set_alert_status(
-    State(core): Shared,
+    session: Session,
     ids: Ids,
     Body(body): Body<Switch>,
 ) -> Answer {
-    let index = index_of(&core, &ids).await?;
-    let alert = core.alert(&ids.alert).await?;
+    let index = index_of(&session, &ids).await?;
+    let alert = session.alert(&ids.alert).await?;
     if alert.index_id != index.id {
         let message = format!("the index {} has no alert {}", index.id, alert.id);
         return Err(ApiError::new(Reason::NotFound, message).into());
@@ -116,12 +117,12 @@ pub(super) async fn set_alert_status(
     } else {
         Doing::Disabled
     };
-    let alert = core.set_alert_state(&alert.id, state).await?;
-    Data::of(shown(&core, alert))
+    let alert = session.set_alert_state(&alert.id, state).await?;
+    Data::of(shown(&session, alert))
 }
 
-fn shown(core: &Core, alert: v1::Alert) -> Value {
-    let event = core.event(&alert.event_id).unwrap_or_default();
+fn shown(session: &Session, alert: v1::Alert) -> Value {
+    let event = session.event(&alert.event_id).unwrap_or_default();
     let status = match alert.state() {
         Doing::Enabled => "enabled",
         Doing::Disabled | Doing::Unspecified => "disabled",

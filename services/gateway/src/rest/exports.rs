@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use axum::extract::State;
 use serde::Deserialize;
 use serde_json::json;
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::v1;
 use sightline_proto::v1::export::State as Doing;
 
-use super::Shared;
 use super::answer::{Answer, Data};
 use super::request::{Body, Ids};
-use crate::api::Core;
+use crate::api::Session;
 
 /// How long a call waits at most: clients wait 30 s.
 const WAIT: Duration = Duration::from_secs(25);
@@ -26,8 +24,8 @@ pub(super) struct Export {
 }
 
 /// `POST /rtstream/{id}/export`: all that is recorded of a stopped stream. Asking again is the same export.
-pub(super) async fn export(State(core): Shared, ids: Ids, Body(body): Body<Export>) -> Answer {
-    let stream = core.get_rtstream(&ids.id).await?;
+pub(super) async fn export(session: Session, ids: Ids, Body(body): Body<Export>) -> Answer {
+    let stream = session.get_rtstream(&ids.id).await?;
     let name = body.name.unwrap_or_else(|| {
         let name: String = stream.name.chars().take(NAME).collect();
         format!("{name} - Recording")
@@ -37,10 +35,10 @@ pub(super) async fn export(State(core): Shared, ids: Ids, Body(body): Body<Expor
         name,
         ..Default::default()
     };
-    let asked = core.create_export(request).await?;
+    let asked = session.create_export(request).await?;
     // Less than the call's own deadline, so that its end can be told.
-    let wait = WAIT.min(core.config.limits.deadline * 5 / 6);
-    let over = tokio::time::timeout(wait, over(&core, &asked.id)).await;
+    let wait = WAIT.min(session.config.limits.deadline * 5 / 6);
+    let over = tokio::time::timeout(wait, over(&session, &asked.id)).await;
     let export = over.unwrap_or_else(|_| {
         let message = "the export is still being written; ask again shortly";
         Err(ApiError::new(Reason::Unavailable, message))
@@ -55,7 +53,7 @@ pub(super) async fn export(State(core): Shared, ids: Ids, Body(body): Body<Expor
         end_time: export.end_time,
         player_config: None,
     };
-    let links = core.generate_stream(played).await?;
+    let links = session.generate_stream(played).await?;
     Data::of(json!({
         "video_id": export.id,
         "stream_url": links.stream_url,
@@ -67,10 +65,10 @@ pub(super) async fn export(State(core): Shared, ids: Ids, Body(body): Body<Expor
 }
 
 /// The export, once it is no longer being written.
-async fn over(core: &Core, id: &str) -> Result<v1::Export, ApiError> {
-    let mut changes = core.catalog.changes();
+async fn over(session: &Session, id: &str) -> Result<v1::Export, ApiError> {
+    let mut changes = session.catalog.changes();
     loop {
-        let export = core.get_export(id).await?;
+        let export = session.get_export(id).await?;
         // The catalog is gone only together with the process.
         if export.state() != Doing::Running || changes.changed().await.is_err() {
             return Ok(export);

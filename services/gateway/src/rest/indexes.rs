@@ -1,6 +1,5 @@
 //! Scene indexes in this skin, and the newer `indexes`, which are the same by other names.
 
-use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sightline_proto::reasons::{ApiError, Reason};
@@ -8,12 +7,11 @@ use sightline_proto::time::{duration, duration_micros};
 use sightline_proto::v1;
 use sightline_proto::v1::index::State as Doing;
 
-use super::Shared;
 use super::answer::{Answer, Data, Refusal, renaming};
 use super::paging::{self, PageQuery};
 use super::request::{Body, Ids, Params, Switch, unsupported};
 use super::values::{Number, seconds, some, some_time, whole, written, wrong};
-use crate::api::Core;
+use crate::api::Session;
 
 /// What is asked of every window when the caller does not say.
 const PROMPT: &str = "Describe the scene";
@@ -96,7 +94,7 @@ fn status(index: &v1::Index) -> &'static str {
 }
 
 /// `POST /rtstream/{id}/index/scene`
-pub(super) async fn create(State(core): Shared, ids: Ids, Body(body): Body<Create>) -> Answer {
+pub(super) async fn create(session: Session, ids: Ids, Body(body): Body<Create>) -> Answer {
     match body.extraction_type.as_deref() {
         None | Some("time") => {}
         Some("transcript") => {
@@ -119,7 +117,7 @@ pub(super) async fn create(State(core): Shared, ids: Ids, Body(body): Body<Creat
         sampling: body.extraction_config.map_or(Ok(None), sampling)?,
         ..Default::default()
     };
-    let index = core.create_visual_index(request).await;
+    let index = session.create_visual_index(request).await;
     Data::of(scene_index(index.map_err(renaming(&NAMES))?))
 }
 
@@ -138,18 +136,18 @@ fn sampling(asked: Extraction) -> Result<Option<v1::TimeSampling>, ApiError> {
 }
 
 /// `GET /rtstream/{id}/index/scene`: all of them.
-pub(super) async fn list_scene(State(core): Shared, ids: Ids) -> Answer {
-    let all = all(&core, &ids.id).await?.into_iter().map(scene_index);
+pub(super) async fn list_scene(session: Session, ids: Ids) -> Answer {
+    let all = all(&session, &ids.id).await?.into_iter().map(scene_index);
     Data::of(json!({ "scene_indexes": all.collect::<Vec<_>>() }))
 }
 
 /// `GET /rtstream/{id}/indexes`: all of them.
-pub(super) async fn list(State(core): Shared, ids: Ids) -> Answer {
-    let all = all(&core, &ids.id).await?.into_iter().map(shown);
+pub(super) async fn list(session: Session, ids: Ids) -> Answer {
+    let all = all(&session, &ids.id).await?.into_iter().map(shown);
     Data::of(json!({ "indexes": all.collect::<Vec<_>>() }))
 }
 
-async fn all(core: &Core, rtstream_id: &str) -> Result<Vec<v1::Index>, ApiError> {
+async fn all(session: &Session, rtstream_id: &str) -> Result<Vec<v1::Index>, ApiError> {
     let fetch = |page_size, page_token| {
         let request = v1::ListIndexesRequest {
             rtstream_id: rtstream_id.to_owned(),
@@ -157,7 +155,7 @@ async fn all(core: &Core, rtstream_id: &str) -> Result<Vec<v1::Index>, ApiError>
             page_token,
         };
         async move {
-            let page = core.list_indexes(request).await?;
+            let page = session.list_indexes(request).await?;
             Ok((page.indexes, page.next_page_token))
         }
     };
@@ -170,30 +168,32 @@ pub(super) async fn materialize() -> Refusal {
 }
 
 /// `GET /rtstream/{id}/index/{index}`
-pub(super) async fn get_scene(State(core): Shared, ids: Ids) -> Answer {
-    Data::of(scene_index(index_of(&core, &ids).await?))
+pub(super) async fn get_scene(session: Session, ids: Ids) -> Answer {
+    Data::of(scene_index(index_of(&session, &ids).await?))
 }
 
 /// `GET /rtstream/{id}/indexes/{index}`
-pub(super) async fn get(State(core): Shared, ids: Ids) -> Answer {
-    Data::of(shown(index_of(&core, &ids).await?))
+pub(super) async fn get(session: Session, ids: Ids) -> Answer {
+    Data::of(shown(index_of(&session, &ids).await?))
 }
 
 /// `PATCH /rtstream/{id}/index/scene/{index}/status`
-pub(super) async fn set_status(State(core): Shared, ids: Ids, Body(body): Body<Switch>) -> Answer {
-    let index = index_of(&core, &ids).await?;
+pub(super) async fn set_status(session: Session, ids: Ids, Body(body): Body<Switch>) -> Answer {
+    let index = index_of(&session, &ids).await?;
     let state = if body.is_on(["start", "running"], ["stop", "stopped"])? {
         Doing::Running
     } else {
         Doing::Stopped
     };
-    Data::of(scene_index(core.set_index_state(&index.id, state).await?))
+    Data::of(scene_index(
+        session.set_index_state(&index.id, state).await?,
+    ))
 }
 
 /// The index in the path, if it is one of the stream in the path.
-pub(super) async fn index_of(core: &Core, ids: &Ids) -> Result<v1::Index, ApiError> {
-    core.get_rtstream(&ids.id).await?;
-    let index = core.index(&ids.index).await?;
+pub(super) async fn index_of(session: &Session, ids: &Ids) -> Result<v1::Index, ApiError> {
+    session.get_rtstream(&ids.id).await?;
+    let index = session.index(&ids.index).await?;
     if index.rtstream_id == ids.id {
         return Ok(index);
     }
@@ -210,28 +210,28 @@ pub(super) struct Stretch {
 
 /// `GET /rtstream/{id}/index/scene/{index}`: what it described, newest first.
 pub(super) async fn scenes(
-    State(core): Shared,
+    session: Session,
     ids: Ids,
     Params(page): Params<PageQuery>,
     Params(stretch): Params<Stretch>,
 ) -> Answer {
-    let (records, next_page) = described(&core, &ids, &page, stretch).await?;
+    let (records, next_page) = described(&session, &ids, &page, stretch).await?;
     Data::of(json!({"scene_index_records": records, "next_page": next_page}))
 }
 
 /// `GET /rtstream/{id}/indexes/{index}/records`
 pub(super) async fn records(
-    State(core): Shared,
+    session: Session,
     ids: Ids,
     Params(page): Params<PageQuery>,
     Params(stretch): Params<Stretch>,
 ) -> Answer {
-    let (records, next_page) = described(&core, &ids, &page, stretch).await?;
+    let (records, next_page) = described(&session, &ids, &page, stretch).await?;
     Data::of(json!({"records": records, "next_page": next_page}))
 }
 
 async fn described(
-    core: &Core,
+    session: &Session,
     ids: &Ids,
     page: &PageQuery,
     stretch: Stretch,
@@ -239,7 +239,7 @@ async fn described(
     let page = page.check()?;
     let start_time = some_time("start", stretch.start)?;
     let end_time = some_time("end", stretch.end)?;
-    let index = index_of(core, ids).await?;
+    let index = index_of(session, ids).await?;
     let fetch = |page_size, page_token| {
         let request = v1::ListScenesRequest {
             index_id: index.id.clone(),
@@ -249,7 +249,7 @@ async fn described(
             page_token,
         };
         async move {
-            let page = core.list_scenes(request).await?;
+            let page = session.list_scenes(request).await?;
             Ok((page.scenes, page.next_page_token))
         }
     };

@@ -28,10 +28,7 @@ use axum::routing::{MethodRouter, get, patch, post};
 use sightline_proto::reasons::{ApiError, Reason};
 
 use self::answer::Refusal;
-use crate::api::Core;
-
-/// The core, as handlers get it.
-type Shared = State<Arc<Core>>;
+use crate::api::{Core, Session};
 
 /// All routes of the skin.
 pub(crate) fn routes(core: Arc<Core>) -> Router {
@@ -49,11 +46,10 @@ pub(crate) fn routes(core: Arc<Core>) -> Router {
     }
     router
         .layer(DefaultBodyLimit::max(core.config.limits.message_bytes))
-        .layer(from_fn_with_state(Arc::clone(&core), pass))
-        .with_state(core)
+        .layer(from_fn_with_state(core, pass))
 }
 
-type Routes = Vec<(&'static str, MethodRouter<Arc<Core>>)>;
+type Routes = Vec<(&'static str, MethodRouter)>;
 
 fn collections() -> Routes {
     use self::collections as c;
@@ -126,10 +122,14 @@ fn events() -> Routes {
 }
 
 /// Checks the key and bounds the time.
-async fn pass(State(core): Shared, request: Request, next: Next) -> Response {
-    if let Err(error) = core.config.api_keys.check(request.headers()) {
-        return Refusal::from(error).into_response();
-    }
+async fn pass(State(core): State<Arc<Core>>, mut request: Request, next: Next) -> Response {
+    let caller = match core.config.api_keys.check(request.headers()) {
+        Ok(caller) => caller,
+        Err(error) => return Refusal::from(error).into_response(),
+    };
+    request
+        .extensions_mut()
+        .insert(Session::new(Arc::clone(&core), caller));
     let deadline: Duration = core.config.limits.deadline;
     match tokio::time::timeout(deadline, next.run(request)).await {
         Ok(response) => response,

@@ -7,7 +7,7 @@ use super::values::{Number, whole, wrong};
 
 /// Results a page when the caller does not say.
 const DEFAULT: i64 = 100;
-/// Results a page at most, here and in the core.
+/// Results a page at most, here and in the session.
 const MOST: i64 = 1000;
 /// How far numbered pages reach: every page reads all before it.
 const DEEPEST: i64 = 100_000;

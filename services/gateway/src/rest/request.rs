@@ -13,6 +13,7 @@ use sightline_proto::reasons::{ApiError, Reason};
 
 use super::answer::Refusal;
 use super::values::wrong;
+use crate::api::Session;
 
 /// The ids in a path; empty where the path has none.
 #[derive(Default)]
@@ -39,6 +40,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Ids {
             value.clone_into(id);
         }
         Ok(ids)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Session {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        Ok(Session::of(&parts.extensions)?)
     }
 }
 

@@ -1,16 +1,14 @@
 //! Search in this skin.
 
-use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sightline_proto::reasons::ApiError;
 use sightline_proto::v1;
 
-use super::Shared;
 use super::answer::{Answer, Data, renaming};
 use super::request::{Body, Ids, unsupported};
 use super::values::{Number, seconds, some, whole};
-use crate::api::Core;
+use crate::api::Session;
 
 /// What fields of the core are called here.
 const NAMES: [(&str, &str); 3] = [
@@ -52,25 +50,21 @@ struct Hit {
 }
 
 /// `POST /rtstream/{id}/search`
-pub(super) async fn in_stream(State(core): Shared, ids: Ids, Body(body): Body<Query>) -> Answer {
+pub(super) async fn in_stream(session: Session, ids: Ids, Body(body): Body<Query>) -> Answer {
     let request = v1::SearchRequest {
         rtstream_id: ids.id,
         ..asked(body)?
     };
-    search(&core, request).await
+    search(&session, request).await
 }
 
 /// `POST /rtstream/collection/{id}/search`
-pub(super) async fn in_collection(
-    State(core): Shared,
-    ids: Ids,
-    Body(body): Body<Query>,
-) -> Answer {
+pub(super) async fn in_collection(session: Session, ids: Ids, Body(body): Body<Query>) -> Answer {
     let request = v1::SearchRequest {
         collection_id: ids.id,
         ..asked(body)?
     };
-    search(&core, request).await
+    search(&session, request).await
 }
 
 fn asked(body: Query) -> Result<v1::SearchRequest, ApiError> {
@@ -91,11 +85,11 @@ fn asked(body: Query) -> Result<v1::SearchRequest, ApiError> {
     })
 }
 
-async fn search(core: &Core, request: v1::SearchRequest) -> Answer {
-    let found = core.search(request).await.map_err(renaming(&NAMES))?;
+async fn search(session: &Session, request: v1::SearchRequest) -> Answer {
+    let found = session.search(request).await.map_err(renaming(&NAMES))?;
     let results = found.hits.into_iter().map(|hit| Hit {
-        rtstream_name: core.stream_name(&hit.rtstream_id),
-        scene_index_name: core.index_name(&hit.index_id),
+        rtstream_name: session.stream_name(&hit.rtstream_id),
+        scene_index_name: session.index_name(&hit.index_id),
         start: seconds(hit.start_time.as_ref()),
         end: seconds(hit.end_time.as_ref()),
         rtstream_id: hit.rtstream_id,

@@ -1,17 +1,17 @@
 //! RtStreams in this skin.
 
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sightline_proto::reasons::ApiError;
 use sightline_proto::v1;
 use sightline_proto::v1::rt_stream::State as Doing;
 
-use super::Shared;
 use super::answer::{Answer, Data, renaming};
 use super::paging;
 use super::request::{Body, Ids, Params, Switch, unsupported};
 use super::values::{Number, in_words, some_time, time, whole, wrong};
+use crate::api::Session;
 
 /// What their server says when nobody asks for another. Sightline samples as each index says.
 const SAMPLE_RATE: i64 = 30;
@@ -72,7 +72,7 @@ pub(super) struct Connect {
 }
 
 /// `POST /rtstream`
-pub(super) async fn connect(State(core): Shared, Body(body): Body<Connect>) -> Answer {
+pub(super) async fn connect(session: Session, Body(body): Body<Connect>) -> Answer {
     unsupported([("ws_connection_id", &body.ws_connection_id)])?;
     let rate = whole("sample_rate", body.sample_rate, 1..=1_000_000)?;
     let types = body.media_types.unwrap_or_else(|| vec!["video".to_owned()]);
@@ -91,13 +91,13 @@ pub(super) async fn connect(State(core): Shared, Body(body): Body<Connect>) -> A
     Data::created(Stream {
         sample_rate: rate.unwrap_or(SAMPLE_RATE),
         media_types: types,
-        ..shown(core.connect_rtstream(request).await?)
+        ..shown(session.connect_rtstream(request).await?)
     })
 }
 
 /// `GET /rtstream/{id}`
-pub(super) async fn get(State(core): Shared, ids: Ids) -> Answer {
-    Data::of(shown(core.get_rtstream(&ids.id).await?))
+pub(super) async fn get(session: Session, ids: Ids) -> Answer {
+    Data::of(shown(session.get_rtstream(&ids.id).await?))
 }
 
 /// What to change.
@@ -108,11 +108,11 @@ pub(super) struct Rename {
 }
 
 /// `PATCH /rtstream/{id}`
-pub(super) async fn rename(State(core): Shared, ids: Ids, Body(body): Body<Rename>) -> Answer {
+pub(super) async fn rename(session: Session, ids: Ids, Body(body): Body<Rename>) -> Answer {
     let rate = whole("sample_rate", body.sample_rate, 1..=1_000_000)?;
     let stream = match body.name {
-        Some(name) => core.rename_rtstream(&ids.id, &name).await?,
-        None => core.get_rtstream(&ids.id).await?,
+        Some(name) => session.rename_rtstream(&ids.id, &name).await?,
+        None => session.get_rtstream(&ids.id).await?,
     };
     Data::of(Stream {
         sample_rate: rate.unwrap_or(SAMPLE_RATE),
@@ -121,11 +121,11 @@ pub(super) async fn rename(State(core): Shared, ids: Ids, Body(body): Body<Renam
 }
 
 /// `PATCH /rtstream/{id}/status`
-pub(super) async fn set_status(State(core): Shared, ids: Ids, Body(body): Body<Switch>) -> Answer {
+pub(super) async fn set_status(session: Session, ids: Ids, Body(body): Body<Switch>) -> Answer {
     let stream = if body.is_on(["start", "connected"], ["stop", "stopped"])? {
-        core.start_rtstream(&ids.id).await?
+        session.start_rtstream(&ids.id).await?
     } else {
-        core.stop_rtstream(&ids.id).await?
+        session.stop_rtstream(&ids.id).await?
     };
     Data::of(shown(stream))
 }
@@ -144,7 +144,7 @@ pub(super) struct ListQuery {
 
 /// `GET /rtstream`
 pub(super) async fn list(
-    State(core): Shared,
+    session: Session,
     RawQuery(raw): RawQuery,
     Params(query): Params<ListQuery>,
 ) -> Answer {
@@ -155,7 +155,7 @@ pub(super) async fn list(
     {
         return Err(wrong("status", "\"connected\" or \"stopped\"").into());
     }
-    let core = &core;
+    let session = &session;
     let fetch = |page_size, page_token| {
         let request = v1::ListRtStreamsRequest {
             collection_id: query.collection_id.clone().unwrap_or_default(),
@@ -163,7 +163,7 @@ pub(super) async fn list(
             page_token,
         };
         async move {
-            let page = core.list_rtstreams(request).await?;
+            let page = session.list_rtstreams(request).await?;
             Ok((page.rtstreams, page.next_page_token))
         }
     };
@@ -229,7 +229,7 @@ pub(super) struct StreamQuery {
 
 /// `GET /rtstream/{id}/stream`: links that play a stretch of a recording.
 pub(super) async fn stream(
-    State(core): Shared,
+    session: Session,
     ids: Ids,
     Params(query): Params<StreamQuery>,
 ) -> Answer {
@@ -246,7 +246,7 @@ pub(super) async fn stream(
             slug: query.player_slug_prefix,
         }),
     };
-    let links = core.generate_stream(request).await;
+    let links = session.generate_stream(request).await;
     let links = links.map_err(renaming(&NAMES))?;
     Data::of(json!({"stream_url": links.stream_url, "player_url": links.player_url}))
 }

@@ -1,16 +1,15 @@
 //! Transcripts in this skin.
 
-use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sightline_proto::time::timestamp;
 use sightline_proto::v1;
 
-use super::Shared;
 use super::answer::{Answer, Data, renaming};
 use super::paging::{self, PageQuery};
 use super::request::{Body, Ids, Params, Switch, unsupported};
 use super::values::{Number, in_words, seconds, some_time, wrong};
+use crate::api::Session;
 
 /// The engine when the caller names none: there is one only, whatever it is called.
 const ENGINE: &str = "whisper";
@@ -26,11 +25,7 @@ pub(super) struct Transcription {
 }
 
 /// `POST /rtstream/{id}/transcription`: starts it or stops it. What was heard by then is finished.
-pub(super) async fn switch(
-    State(core): Shared,
-    ids: Ids,
-    Body(body): Body<Transcription>,
-) -> Answer {
+pub(super) async fn switch(session: Session, ids: Ids, Body(body): Body<Transcription>) -> Answer {
     unsupported([("ws_connection_id", &body.ws_connection_id)])?;
     if body.mode.as_deref().is_some_and(|mode| mode != "graceful") {
         return Err(wrong("mode", "\"graceful\", or nothing").into());
@@ -40,17 +35,17 @@ pub(super) async fn switch(
         status: body.status,
     };
     let on = switch.is_on(["start", "running"], ["stop", "stopped"])?;
-    let stream = core.set_transcribe(&ids.id, on).await?;
+    let stream = session.set_transcribe(&ids.id, on).await?;
     Data::of(json!({
         "status": status(&stream),
         "engine": body.engine.as_deref().unwrap_or(ENGINE),
-        "updated_at": in_words(Some(&timestamp(core.clock.now_us()))),
+        "updated_at": in_words(Some(&timestamp(session.clock.now_us()))),
     }))
 }
 
 /// `GET /rtstream/{id}/transcription/status`
-pub(super) async fn status_of(State(core): Shared, ids: Ids) -> Answer {
-    let stream = core.get_rtstream(&ids.id).await?;
+pub(super) async fn status_of(session: Session, ids: Ids) -> Answer {
+    let stream = session.get_rtstream(&ids.id).await?;
     Data::of(json!({"status": status(&stream), "engine": ENGINE}))
 }
 
@@ -72,7 +67,7 @@ pub(super) struct Stretch {
 
 /// `GET /rtstream/{id}/transcription`: what was said, oldest first.
 pub(super) async fn list(
-    State(core): Shared,
+    session: Session,
     ids: Ids,
     Params(page): Params<PageQuery>,
     Params(stretch): Params<Stretch>,
@@ -83,7 +78,7 @@ pub(super) async fn list(
     let end_time = some_time("end", stretch.end)?;
     let later = |a: &prost_types::Timestamp| (a.seconds, a.nanos);
     let start_time = start.into_iter().chain(since).max_by_key(later);
-    let (core, id) = (&core, &ids.id);
+    let (session, id) = (&session, &ids.id);
     let fetch = |page_size, page_token| {
         let request = v1::ListTranscriptRequest {
             rtstream_id: id.clone(),
@@ -93,7 +88,7 @@ pub(super) async fn list(
             page_token,
         };
         async move {
-            let page = core.list_transcript(request).await?;
+            let page = session.list_transcript(request).await?;
             Ok((page.segments, page.next_page_token))
         }
     };

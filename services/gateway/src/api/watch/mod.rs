@@ -22,7 +22,7 @@ use self::filter::{Filter, Happening};
 pub(crate) use self::hub::Hub;
 use self::hub::{Subscription, Taken};
 use super::violations::{Violations, refused};
-use super::{Core, bus_failed};
+use super::{Session, bus_failed};
 use crate::metrics::WatcherGuard;
 
 /// Every observation.
@@ -37,10 +37,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 type Past = BoxStream<'static, Result<Received<Observation>, BusError>>;
 
-impl Core {
+impl Session {
     /// Opens a watch. The stream ends with an error alone: at shutdown, or when the bus is lost while catching up.
     pub(crate) async fn watch(
-        self: Arc<Self>,
+        self,
         request: WatchRequest,
     ) -> Result<impl Stream<Item = Result<WatchResponse, ApiError>> + Send + 'static, ApiError>
     {

@@ -29,18 +29,21 @@ const GATEWAY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST
 /// When it can't start; the error says what to do.
 pub async fn gateway(args: GatewayArgs) -> Result<ExitCode> {
     up::refuse_open_door(args.listen, &args.key)?;
+    let tls = args.tls.load()?;
     let listener = bind(args.listen, "--listen").await?;
     let api_key = args.key.api_key.context(
         "a gateway alone has no key of its own to print: set SIGHTLINE_API_KEY to the key that clients send",
     )?;
     let (dir, seal) = shared_dir(&args.data)?;
     let address = listener.local_addr()?;
-    let links = recordings::links(&args.links, address, &seal);
+    let links = recordings::links(&args.links, address, tls.is_some(), &seal);
     let base = base("gateway", &args.role).await?;
     announce("gateway", Some(address));
     let options = GatewayOptions {
         listener,
         api_key: api_key.0,
+        tls,
+        allow_plain_keys: args.tls.allow_plain_keys,
         models: args.model_names,
         media_root: args.sources.media_root,
         egress: policy(args.egress),
@@ -74,7 +77,7 @@ pub async fn embeddings(args: EmbeddingsArgs) -> Result<ExitCode> {
 /// When it can't start; the error says what to do.
 pub async fn alerts(args: AlertsArgs) -> Result<ExitCode> {
     let (_, seal) = shared_dir(&args.data)?;
-    let links = recordings::links(&args.links, GATEWAY, &seal);
+    let links = recordings::links(&args.links, GATEWAY, false, &seal);
     let base = base("alerts", &args.role).await?;
     announce("alerts", None);
     done(roles::alerts(base, policy(args.egress), links).await)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use sightline_gateway::{Tls, TlsError};
 
 /// Turns live video into something you can search and be alerted by.
 #[derive(Debug, Parser)]
@@ -113,6 +114,8 @@ pub struct UpArgs {
     #[command(flatten)]
     pub key: KeyArgs,
     #[command(flatten)]
+    pub tls: TlsArgs,
+    #[command(flatten)]
     pub models: ModelArgs,
 }
 
@@ -142,6 +145,8 @@ pub struct GatewayArgs {
     pub links: LinkArgs,
     #[command(flatten)]
     pub key: KeyArgs,
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// Options of `embeddings`.
@@ -287,6 +292,33 @@ pub struct KeyArgs {
         hide_env_values = true
     )]
     pub api_key: Option<Secret>,
+}
+
+/// How connections to the public API are protected.
+#[derive(Debug, Args)]
+pub struct TlsArgs {
+    /// The certificate chain in PEM, the server's own certificate first: the public API then speaks TLS. Read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key in PEM, not encrypted. Read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Take API keys from other machines over connections without TLS: behind a proxy that ends TLS.
+    #[arg(long)]
+    pub allow_plain_keys: bool,
+}
+
+impl TlsArgs {
+    /// The pair, if one is named.
+    ///
+    /// # Errors
+    /// When it can't be used; the error says what to do.
+    pub fn load(&self) -> Result<Option<Tls>, TlsError> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => Tls::load(cert, key).map(Some),
+            _ => Ok(None),
+        }
+    }
 }
 
 /// Where models are.

@@ -8,6 +8,7 @@ use sightline_bus::BusConfig;
 use sightline_bus::embedded::EmbeddedServer;
 use sightline_catalog::seal::SealKey;
 use sightline_egress::Policy;
+use sightline_gateway::Tls;
 use sightline_service::{Shutdown, admin};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
@@ -34,6 +35,10 @@ pub struct Options {
     pub egress: Policy,
     /// The key that clients send.
     pub api_key: String,
+    /// What encrypts connections to the public API.
+    pub tls: Option<Tls>,
+    /// Whether keys are taken over plain connections from other machines.
+    pub allow_plain_keys: bool,
     /// Where the models are.
     pub models: ModelFiles,
     /// Where recordings are kept.
@@ -48,6 +53,8 @@ pub struct Platform {
     pub address: SocketAddr,
     /// Where metrics and probes listen.
     pub admin_address: SocketAddr,
+    /// Whether the public API speaks TLS.
+    encrypted: bool,
     /// What the roles stand on.
     pub base: Base,
     roles: JoinSet<(&'static str, Result<()>)>,
@@ -70,12 +77,15 @@ impl Platform {
         let seal = SealKey::load_or_create(&data.join("seal.key"))?;
         let library = recordings::library(&options.recordings, data)?;
         let retention = recordings::retention(&options.recordings);
-        let links = recordings::links(&options.links, address, &seal);
+        let encrypted = options.tls.is_some();
+        let links = recordings::links(&options.links, address, encrypted, &seal);
         let gateway = GatewayOptions {
             library: library.clone(),
             retention,
             links: links.clone(),
             api_key: options.api_key,
+            tls: options.tls,
+            allow_plain_keys: options.allow_plain_keys,
             models: vec![options.models.vlm_name()?],
             media_root: options.media_root.clone(),
             egress: options.egress.clone(),
@@ -122,10 +132,17 @@ impl Platform {
         Ok(Self {
             address,
             admin_address,
+            encrypted,
             base,
             roles,
             _nats: nats,
         })
+    }
+
+    /// The public API's URL on this machine.
+    pub fn url(&self) -> String {
+        let scheme = recordings::scheme(self.encrypted);
+        format!("{scheme}://{}", self.address)
     }
 
     /// Waits until every role has ended; the first that fails ends the others.

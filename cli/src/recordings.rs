@@ -44,25 +44,31 @@ pub fn retention(args: &RecordingArgs) -> Retention {
 }
 
 /// Links to a gateway that listens here, unless people reach it elsewhere.
-pub fn links(args: &LinkArgs, listen: SocketAddr, seal: &SealKey) -> Links {
+pub fn links(args: &LinkArgs, listen: SocketAddr, encrypted: bool, seal: &SealKey) -> Links {
     let public = args
         .public_url
         .clone()
-        .unwrap_or_else(|| reached_at(listen));
+        .unwrap_or_else(|| reached_at(listen, encrypted));
     let lifetime_us = (args.link_days > 0).then(|| i64::from(args.link_days) * DAY_US);
     Links::new(&public, &seal.derive(PURPOSE), lifetime_us)
 }
 
+/// The scheme of the public port's addresses.
+pub fn scheme(encrypted: bool) -> &'static str {
+    if encrypted { "https" } else { "http" }
+}
+
 /// The address in links: one that listens everywhere is reached by its host's name.
-fn reached_at(listen: SocketAddr) -> Url {
+fn reached_at(listen: SocketAddr, encrypted: bool) -> Url {
+    let scheme = scheme(encrypted);
     let host = if listen.ip().is_unspecified() {
         format!("{}:{}", host_name(), listen.port())
     } else {
         listen.to_string()
     };
-    let url = format!("http://{host}/").parse();
+    let url = format!("{scheme}://{host}/").parse();
     url.unwrap_or_else(|_| {
-        format!("http://127.0.0.1:{}/", listen.port())
+        format!("{scheme}://127.0.0.1:{}/", listen.port())
             .parse()
             .expect("an address and a port are a URL")
     })
@@ -86,8 +92,13 @@ mod tests {
 
     #[test]
     fn links_name_a_host_that_can_be_reached() {
-        let at = |listen: &str| reached_at(listen.parse().expect("an address")).to_string();
+        let to = |listen: &str, encrypted| {
+            let listen = listen.parse().expect("an address");
+            reached_at(listen, encrypted).to_string()
+        };
+        let at = |listen| to(listen, false);
         assert_eq!(at("127.0.0.1:7700"), "http://127.0.0.1:7700/");
+        assert_eq!(to("127.0.0.1:7700", true), "https://127.0.0.1:7700/");
         assert_eq!(at("[::1]:80"), "http://[::1]/");
         let everywhere = at("0.0.0.0:7700");
         assert!(

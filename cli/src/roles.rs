@@ -10,6 +10,7 @@ use sightline_bus::{Bus, BusConfig};
 use sightline_catalog::Catalog;
 use sightline_catalog::seal::SealKey;
 use sightline_egress::{Egress, Policy, Timeouts};
+use sightline_gateway::Tls;
 use sightline_inference::embed::TextEmbedder;
 use sightline_inference::vlm::{SmolVlm, VlmOptions};
 use sightline_inference::whisper::Whisper;
@@ -88,6 +89,10 @@ pub struct GatewayOptions {
     pub listener: TcpListener,
     /// The keys that may call.
     pub api_key: String,
+    /// What encrypts connections.
+    pub tls: Option<Tls>,
+    /// Whether keys are taken over plain connections from other machines.
+    pub allow_plain_keys: bool,
     /// The models that can be named, the default first.
     pub models: Vec<String>,
     /// The one directory of file sources.
@@ -119,6 +124,8 @@ pub async fn gateway(base: Base, options: GatewayOptions) -> Result<()> {
     })?;
     let config = sightline_gateway::Config {
         api_keys: sightline_gateway::ApiKeys::new([options.api_key.as_str()]),
+        tls: options.tls,
+        allow_plain_keys: options.allow_plain_keys,
         default_model: options.models.first().cloned().unwrap_or_default(),
         models: options.models,
         default_threshold: DEFAULT_THRESHOLD,

@@ -35,6 +35,8 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
             allow: args.egress.allow_egress,
         },
         api_key,
+        tls: args.tls.load()?,
+        allow_plain_keys: args.tls.allow_plain_keys,
         models: ModelFiles::locate(&args.models),
         recordings: args.recordings,
         links: args.links,
@@ -64,10 +66,7 @@ pub fn refuse_open_door(listen: SocketAddr, key: &KeyArgs) -> Result<()> {
 
 fn announce(platform: &Platform, data: &DataDir, key: Option<&str>) {
     println!("Sightline is up.");
-    println!(
-        "  API      http://{} (gRPC, gRPC-web and HTTP)",
-        platform.address
-    );
+    println!("  API      {} (gRPC, gRPC-web and HTTP)", platform.url());
     println!("  metrics  http://{}/metrics", platform.admin_address);
     println!("  data     {}", data.path().display());
     match key {
@@ -83,6 +82,7 @@ fn announce(platform: &Platform, data: &DataDir, key: Option<&str>) {
 fn announce_to_programs(platform: &Platform) {
     let line = serde_json::json!({
         "listen": platform.address.to_string(),
+        "url": platform.url(),
         "admin_listen": platform.admin_address.to_string(),
     });
     println!("{line}");

@@ -144,6 +144,8 @@ fn options(args: &DemoArgs, clip: &Path, api_key: String) -> Options {
             allow: vec![IpAddr::from(Ipv4Addr::LOCALHOST).into()],
         },
         api_key,
+        tls: None,
+        allow_plain_keys: false,
         models: ModelFiles::locate(&args.models),
         recordings: RecordingArgs {
             recordings: None,

@@ -33,6 +33,7 @@ use tokio::net::TcpListener;
 use tonic::transport::Channel;
 
 pub use auth::{ACCESS_TOKEN, ApiKeys};
+pub use tls::{Tls, TlsError};
 
 use crate::api::watch::Hub;
 use crate::api::{Core, Linker, Records};
@@ -139,6 +140,8 @@ pub async fn serve(
         .map_err(GatewayError::Bus)?;
     let hub = Arc::new(hub);
     let limits = config.limits.clone();
+    let tls = config.tls.clone();
+    let acceptor = tls.as_ref().map(Tls::acceptor);
     let bus = deps.bus.clone();
     let core = Arc::new(Core {
         config,
@@ -166,7 +169,12 @@ pub async fn serve(
     tokio::join!(
         hub.follow(&bus, &deps.readiness, &shutdown),
         core.keep_asking_for_runs(&shutdown),
-        server::serve(listener, router, &limits, shutdown.clone()),
+        server::serve(listener, acceptor, router, &limits, shutdown.clone()),
+        async {
+            if let Some(tls) = &tls {
+                tls.follow(&shutdown).await;
+            }
+        },
         stopping,
     );
     Ok(())

@@ -97,6 +97,8 @@ impl Gateway {
         let store = Store::open(&recordings, []).expect("a store");
         let config = Config {
             api_keys: ApiKeys::new([KEY]),
+            tls: None,
+            allow_plain_keys: false,
             default_model: "demo-vlm".to_owned(),
             models: vec!["demo-vlm".to_owned(), "other".to_owned()],
             default_threshold: 0.6,

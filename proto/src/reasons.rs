@@ -11,64 +11,64 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// The domain of every `google.rpc.ErrorInfo` that this platform sends.
 pub const DOMAIN: &str = "sightline";
 
-/// Stable reasons, each with its gRPC code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
+/// One row a reason: when, its name, its text and its gRPC code.
+macro_rules! reasons {
+    ($(#[doc = $when:literal] $name:ident = $text:literal, $code:ident;)+) => {
+        /// Stable reasons, each with its gRPC code.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $(#[doc = $when] $name,)+
+        }
+
+        impl Reason {
+            /// Every reason, for documentation and tests.
+            pub const ALL: &[Reason] = &[$(Reason::$name),+];
+
+            fn row(self) -> (&'static str, Code, &'static str) {
+                match self {
+                    $(Reason::$name => ($text, Code::$code, $when),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// No such object, or not yours to see.
-    NotFound,
+    NotFound = "NOT_FOUND", NotFound;
     /// A field of the request is wrong; the violations say which.
-    InvalidArgument,
+    InvalidArgument = "INVALID_ARGUMENT", InvalidArgument;
     /// No key, or a wrong one.
-    Unauthenticated,
+    Unauthenticated = "UNAUTHENTICATED", Unauthenticated;
     /// The key may not do this.
-    PermissionDenied,
+    PermissionDenied = "PERMISSION_DENIED", PermissionDenied;
     /// The key came over a connection that is not encrypted, from another machine.
-    InsecureConnection,
+    InsecureConnection = "INSECURE_CONNECTION", Unauthenticated;
     /// The same id or request id is taken by something else.
-    AlreadyExists,
+    AlreadyExists = "ALREADY_EXISTS", AlreadyExists;
     /// The object is not in a state for this.
-    FailedPrecondition,
+    FailedPrecondition = "FAILED_PRECONDITION", FailedPrecondition;
     /// Something that this call needs is down; trying again later helps.
-    Unavailable,
+    Unavailable = "UNAVAILABLE", Unavailable;
     /// The source's URL is not allowed or not supported.
-    SourceRefused,
+    SourceRefused = "SOURCE_REFUSED", InvalidArgument;
     /// No such model is configured.
-    ModelUnknown,
+    ModelUnknown = "MODEL_UNKNOWN", InvalidArgument;
     /// The operator does not allow connecting to that address.
-    EgressRefused,
+    EgressRefused = "EGRESS_REFUSED", InvalidArgument;
     /// Somebody else changed the object at the same time; trying again helps.
-    Conflict,
+    Conflict = "CONFLICT", Aborted;
     /// The page token is not from this list with these parameters.
-    PageTokenInvalid,
+    PageTokenInvalid = "PAGE_TOKEN_INVALID", InvalidArgument;
     /// The cursor is not one that Watch gave out.
-    CursorInvalid,
+    CursorInvalid = "CURSOR_INVALID", InvalidArgument;
     /// The call took longer than its deadline.
-    DeadlineExceeded,
+    DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded;
     /// A fault on this side; the server's log has the cause.
-    Internal,
+    Internal = "INTERNAL", Internal;
 }
 
 impl Reason {
-    /// Every reason, for documentation and tests.
-    pub const ALL: [Reason; 16] = [
-        Reason::NotFound,
-        Reason::InvalidArgument,
-        Reason::Unauthenticated,
-        Reason::PermissionDenied,
-        Reason::InsecureConnection,
-        Reason::AlreadyExists,
-        Reason::FailedPrecondition,
-        Reason::Unavailable,
-        Reason::SourceRefused,
-        Reason::ModelUnknown,
-        Reason::EgressRefused,
-        Reason::Conflict,
-        Reason::PageTokenInvalid,
-        Reason::CursorInvalid,
-        Reason::DeadlineExceeded,
-        Reason::Internal,
-    ];
-
     /// The stable text of the reason.
     pub fn as_str(self) -> &'static str {
         self.row().0
@@ -79,25 +79,9 @@ impl Reason {
         self.row().1
     }
 
-    fn row(self) -> (&'static str, Code) {
-        match self {
-            Reason::NotFound => ("NOT_FOUND", Code::NotFound),
-            Reason::InvalidArgument => ("INVALID_ARGUMENT", Code::InvalidArgument),
-            Reason::Unauthenticated => ("UNAUTHENTICATED", Code::Unauthenticated),
-            Reason::PermissionDenied => ("PERMISSION_DENIED", Code::PermissionDenied),
-            Reason::InsecureConnection => ("INSECURE_CONNECTION", Code::Unauthenticated),
-            Reason::AlreadyExists => ("ALREADY_EXISTS", Code::AlreadyExists),
-            Reason::FailedPrecondition => ("FAILED_PRECONDITION", Code::FailedPrecondition),
-            Reason::Unavailable => ("UNAVAILABLE", Code::Unavailable),
-            Reason::SourceRefused => ("SOURCE_REFUSED", Code::InvalidArgument),
-            Reason::ModelUnknown => ("MODEL_UNKNOWN", Code::InvalidArgument),
-            Reason::EgressRefused => ("EGRESS_REFUSED", Code::InvalidArgument),
-            Reason::Conflict => ("CONFLICT", Code::Aborted),
-            Reason::PageTokenInvalid => ("PAGE_TOKEN_INVALID", Code::InvalidArgument),
-            Reason::CursorInvalid => ("CURSOR_INVALID", Code::InvalidArgument),
-            Reason::DeadlineExceeded => ("DEADLINE_EXCEEDED", Code::DeadlineExceeded),
-            Reason::Internal => ("INTERNAL", Code::Internal),
-        }
+    /// When it is given, for people.
+    pub fn meaning(self) -> &'static str {
+        self.row().2.trim()
     }
 }
 

@@ -35,6 +35,25 @@ impl Bus {
             .sum())
     }
 
+    /// The subjects for which a stream holds messages.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn subjects(&self, name: StreamName, filter: &str) -> Result<Vec<String>, BusError> {
+        let failed = |source: crate::error::Cause| BusError::Stream {
+            stream: name.as_str(),
+            source,
+        };
+        let stream = self.stream(name).await?;
+        let subjects = stream.info_with_subjects(filter).await;
+        subjects
+            .map_err(|source| failed(source.into()))?
+            .map_ok(|(subject, _)| subject)
+            .try_collect()
+            .await
+            .map_err(|source| failed(source.into()))
+    }
+
     /// The newest message that the bus holds for a subject; none as well if it can't be decoded.
     ///
     /// # Errors

@@ -116,6 +116,21 @@ impl Catalog {
         }))
     }
 
+    /// Whether the server knows that a record was deleted. That is more than that it has none: a catalog that was lost or is
+    /// another one has no records either, and what is kept for them elsewhere must not be removed.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn is_deleted<T: Entry>(&self, id: &str) -> Result<bool, CatalogError> {
+        let key = entry::key::<T>(id);
+        if !entry::is_valid(&key) {
+            return Ok(false);
+        }
+        let found = within_deadline("read", &key, self.inner.store.entry(key.clone())).await?;
+        let found = found.map_err(|source| CatalogError::failed("read", &key, source))?;
+        Ok(found.is_some_and(|found| found.operation != Operation::Put))
+    }
+
     /// Writes a record that does not exist yet, and returns its revision.
     ///
     /// # Errors

@@ -27,6 +27,8 @@ pub(crate) enum Then {
     Retry { asked: Option<Duration> },
     /// Trying again cannot help.
     GiveUp,
+    /// Nobody waits for it any more.
+    Drop,
 }
 
 impl Outcome {
@@ -35,6 +37,16 @@ impl Outcome {
         match result {
             Ok(response) => Self::answered(response),
             Err(error) => Self::unanswered(error),
+        }
+    }
+
+    /// What it was to tell of was deleted.
+    pub(crate) fn deleted() -> Self {
+        Self {
+            label: "deleted",
+            status: 0,
+            error: "given up: the alert was deleted".to_owned(),
+            then: Then::Drop,
         }
     }
 

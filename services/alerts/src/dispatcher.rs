@@ -1,7 +1,7 @@
 //! Delivering firings: one durable consumer for each endpoint, so that a receiver that hangs or is down delays no other.
 //!
-//! A reconciler follows the catalog: every URL that an alert, enabled or not, posts to has its worker. When the last alert of
-//! a URL is gone its worker stops, and what is still stored for it expires with the stream DELIVERIES (7 days).
+//! A reconciler follows the catalog: every URL that an alert, enabled or not, posts to has its worker, and so has every other
+//! for which something is stored: alerts that post elsewhere now have deliveries there, and those of deleted alerts are given up.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,16 +10,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use sightline_bus::{
-    BusError, Handler, Outgoing, Received, Refusal, StreamName, Subject, Work, work,
+    Bus, BusError, Handler, Outgoing, Received, Refusal, StreamName, Subject, Work, work,
 };
 use sightline_catalog::Catalog;
 use sightline_proto::ids;
 use sightline_proto::internal::{AlertRecord, Attempt, Delivery};
-use sightline_service::{Shutdown, failpoint};
+use sightline_service::{Shutdown, chain, failpoint};
 use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::attempt::{Outcome, Then};
-use crate::{Config, Shared};
+use crate::{Config, Shared, forget};
 
 /// Deliveries to one endpoint at the same time.
 const CONCURRENCY: usize = 4;
@@ -30,21 +31,32 @@ const ACK_WAIT: Duration = Duration::from_secs(6);
 /// How long changes of the catalog are gathered before they are looked at.
 const GATHER: Duration = Duration::from_millis(100);
 
+/// How often is looked for what is stored for endpoints that no alert posts to.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long to hold back when it is not known whether an alert was deleted.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Runs a worker for each endpoint until shutdown, and finishes the attempts under way.
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
     let mut changes = shared.catalog.changes();
     let mut running: HashMap<String, Shutdown> = HashMap::new();
     let mut workers: JoinSet<(String, Result<(), BusError>)> = JoinSet::new();
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stored = None;
     loop {
         changes.mark_unchanged();
-        let wanted = endpoints(&shared.catalog);
-        running.retain(|endpoint, stop| {
-            let keep = wanted.contains(endpoint);
-            if !keep {
-                stop.cancel();
-            }
-            keep
-        });
+        let mut wanted = endpoints(&shared.catalog);
+        if let Some(stored) = stored.take() {
+            wanted.extend(stored);
+            running.retain(|endpoint, stop| {
+                let keep = wanted.contains(endpoint);
+                if !keep {
+                    stop.cancel();
+                }
+                keep
+            });
+        }
         for endpoint in wanted {
             running.entry(endpoint).or_insert_with_key(|endpoint| {
                 let stop = shutdown.child_token();
@@ -55,6 +67,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
         tokio::select! {
             () = shutdown.cancelled() => break,
             changed = changes.changed() => if changed.is_err() { break },
+            _ = look.tick() => stored = endpoints_with_deliveries(&shared.bus).await,
             Some(Ok((endpoint, ended))) = workers.join_next() => {
                 if let Err(error) = ended {
                     tracing::warn!(%error, endpoint, "deliveries are interrupted, starting again");
@@ -74,8 +87,19 @@ fn endpoints(catalog: &Catalog) -> HashSet<String> {
     let alerts = catalog.list::<AlertRecord>().into_iter();
     let urls: HashSet<String> = alerts
         .filter_map(|(_, record)| Some(record.value.alert.as_ref()?.callback_url.clone()))
+        .filter(|url| !url.is_empty())
         .collect();
     urls.iter().map(|url| ids::endpoint_id(url)).collect()
+}
+
+/// None when the bus does not say.
+async fn endpoints_with_deliveries(bus: &Bus) -> Option<Vec<String>> {
+    let subjects = bus.subjects(StreamName::Deliveries, "deliver.*").await;
+    let subjects = subjects.inspect_err(|error| {
+        tracing::debug!(%error, "what is still to be delivered is looked for later");
+    });
+    let endpoint = |subject: String| Some(subject.strip_prefix("deliver.")?.to_owned());
+    Some(subjects.ok()?.into_iter().filter_map(endpoint).collect())
 }
 
 async fn serve(
@@ -109,21 +133,23 @@ struct Dispatcher {
 impl Handler<Delivery> for Dispatcher {
     async fn handle(&self, received: &Received<Delivery>) -> Result<Vec<Outgoing>, Refusal> {
         let delivery = &received.message;
-        failpoint::hit("alerts.before_post");
-        let headers = headers(delivery, self.shared.clock.now_us());
-        let posting = self
-            .shared
-            .egress
-            .post(&delivery.url, headers, delivery.body.clone());
-        let outcome = Outcome::of(&posting.await);
-        failpoint::hit("alerts.after_post");
+        let outcome = match forget::is_known(&self.shared.catalog, &delivery.alert_id).await {
+            Ok(true) => self.post(delivery).await,
+            Ok(false) => Outcome::deleted(),
+            Err(error) => {
+                return Err(Refusal::Retry {
+                    after: PAUSE,
+                    reason: chain(&error),
+                });
+            }
+        };
         let attempt = self.record(received, &outcome);
         let subject = Subject::Attempt {
             endpoint: delivery.endpoint_id.clone(),
         };
         let id = format!("{}-{}", delivery.firing_id, received.deliveries);
         let refusal = match outcome.then {
-            Then::Done => return Ok(vec![Outgoing::new(subject, id, &attempt)]),
+            Then::Done | Then::Drop => return Ok(vec![Outgoing::new(subject, id, &attempt)]),
             Then::GiveUp => Refusal::Reject {
                 reason: attempt.error.clone(),
             },
@@ -140,6 +166,18 @@ impl Handler<Delivery> for Dispatcher {
 }
 
 impl Dispatcher {
+    async fn post(&self, delivery: &Delivery) -> Outcome {
+        failpoint::hit("alerts.before_post");
+        let headers = headers(delivery, self.shared.clock.now_us());
+        let posting = self
+            .shared
+            .egress
+            .post(&delivery.url, headers, delivery.body.clone());
+        let outcome = Outcome::of(&posting.await);
+        failpoint::hit("alerts.after_post");
+        outcome
+    }
+
     /// Counts and measures an attempt that has just ended.
     fn record(&self, received: &Received<Delivery>, outcome: &Outcome) -> Attempt {
         let delivery = &received.message;
@@ -167,7 +205,7 @@ impl Dispatcher {
             attempt = attempt.attempt,
             outcome = outcome.label,
             error = attempt.error,
-            "webhook posted"
+            "delivery was attempted"
         );
         attempt
     }

@@ -20,7 +20,8 @@ use sightline_bus::{
 };
 use sightline_catalog::{CatalogError, Versioned};
 use sightline_proto::internal::{
-    EvaluationRecord, EventRecord, JudgedWindow, Observation, RtStreamRecord, observation,
+    AlertRecord, EvaluationRecord, EventRecord, JudgedWindow, Observation, RtStreamRecord,
+    observation,
 };
 use sightline_proto::time::micros;
 use sightline_proto::v1::{Alert, Event};
@@ -93,7 +94,9 @@ async fn watch_the_waiting(evaluator: &Mutex<Evaluator>) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        evaluator.lock().await.give_up_overdue().await;
+        let mut evaluator = evaluator.lock().await;
+        evaluator.forget_deleted();
+        evaluator.give_up_overdue().await;
     }
 }
 
@@ -232,6 +235,13 @@ impl Evaluator {
             Some(found) => Tracked::stored(&found),
             None => Tracked::new(&due.alert, *epoch_us, first),
         }
+    }
+
+    /// What is stored of them is removed by `forget`.
+    fn forget_deleted(&mut self) {
+        let catalog = &self.shared.catalog;
+        self.tracked
+            .retain(|alert, _| catalog.get::<AlertRecord>(alert).is_some());
     }
 
     async fn give_up_overdue(&mut self) {
@@ -397,16 +407,23 @@ impl Shared {
             .await?;
         failpoint::hit("alerts.after_firing");
         if decision.opens() {
-            let delivery = firing.delivery();
-            let endpoint = delivery.endpoint_id.clone();
-            let subject = Subject::Deliver { endpoint };
-            self.bus
-                .publish(&subject, &delivery.firing_id, &delivery)
-                .await?;
-            failpoint::hit("alerts.after_delivery");
+            if !alert.callback_url.is_empty() {
+                self.deliver(&firing).await?;
+            }
             self.metrics.firings.inc();
-            tracing::info!(alert = alert.id, firing = delivery.firing_id, "alert fired");
+            tracing::info!(alert = alert.id, firing = firing.id(), "alert fired");
         }
+        Ok(())
+    }
+
+    async fn deliver(&self, firing: &Firing<'_>) -> Result<(), BusError> {
+        let delivery = firing.delivery();
+        let endpoint = delivery.endpoint_id.clone();
+        let subject = Subject::Deliver { endpoint };
+        self.bus
+            .publish(&subject, &delivery.firing_id, &delivery)
+            .await?;
+        failpoint::hit("alerts.after_delivery");
         Ok(())
     }
 
@@ -418,7 +435,7 @@ impl Shared {
             id: id.to_owned(),
             prompt: id.to_owned(),
             label: id.to_owned(),
-            create_time: None,
+            ..Event::default()
         })
     }
 

@@ -9,6 +9,7 @@ mod attempt;
 mod dispatcher;
 mod evaluator;
 mod firing;
+mod forget;
 mod metrics;
 mod policy;
 mod schedule;
@@ -112,9 +113,10 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
                 .map_err(|source| Error::Partition { partition, source })
         });
     }
-    let dispatching = dispatcher::run(shared, stop.clone());
+    let dispatching = dispatcher::run(Arc::clone(&shared), stop.clone());
+    let forgetting = forget::run(shared, stop.clone());
     parts.spawn(async move {
-        dispatching.await;
+        tokio::join!(dispatching, forgetting);
         Ok(())
     });
     let mut result = Ok(());

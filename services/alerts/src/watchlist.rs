@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sightline_catalog::Catalog;
-use sightline_proto::internal::AlertRecord;
+use sightline_proto::internal::{AlertRecord, RtStreamRecord};
 use sightline_proto::v1::Alert;
 use sightline_proto::v1::alert::State;
 use tokio::sync::watch;
@@ -46,7 +46,9 @@ fn arrange(catalog: &Catalog) -> Watched {
         let Some(alert) = &record.value.alert else {
             continue;
         };
-        if alert.state() == State::Enabled {
+        // A stream that is deleted takes its alerts with it, a moment later.
+        let stream = catalog.get::<RtStreamRecord>(&alert.rtstream_id);
+        if alert.state() == State::Enabled && stream.is_some() {
             let key = (alert.index_id.clone(), alert.event_id.clone());
             watched
                 .entry(key)

@@ -1,0 +1,322 @@
+//! The service with a real nats-server, and receivers of webhooks.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use prost::Message;
+use sightline_alerts::{Config, Deps, Schedule};
+use sightline_bus::embedded::EmbeddedServer;
+use sightline_bus::{Bus, ObservationKind, StreamName, Subject};
+use sightline_catalog::{Catalog, Entry};
+use sightline_egress::{Egress, Policy, Timeouts};
+use sightline_proto::ids;
+use sightline_proto::internal::{
+    AlertRecord, EventRecord, Observation, RtStreamRecord, VerdictBody, observation,
+};
+use sightline_proto::v1::{Alert, Event, RtStream, alert};
+use sightline_recordings::links::Links;
+use sightline_service::Shutdown;
+use sightline_service::clock::{Clock, SystemClock};
+use sightline_service::metrics::Metrics;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+/// Far above what anything here takes.
+pub const LONG: Duration = Duration::from_secs(30);
+pub const STREAM: &str = "rts-019ac3d0-0000-7000-8000-000000000001";
+pub const EPOCH_US: i64 = 1_795_514_400_000_000;
+
+/// A running service with the parts around it.
+pub struct Platform {
+    pub bus: Bus,
+    pub catalog: Catalog,
+    pub metrics: Metrics,
+    shutdown: Shutdown,
+    service: JoinHandle<Result<(), sightline_alerts::Error>>,
+    pub window_us: i64,
+    // Dropped last, in this order: the server stops before its folder goes.
+    _server: EmbeddedServer,
+    _dir: tempfile::TempDir,
+}
+
+impl Platform {
+    pub async fn start() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let server = EmbeddedServer::start(Path::new("nats-server"), dir.path())?;
+        let bus = Bus::connect(&server.config("alerts-test")).await?;
+        let catalog = Catalog::open(&bus).await?;
+        let stream = RtStream {
+            id: STREAM.into(),
+            ..RtStream::default()
+        };
+        let record = RtStreamRecord {
+            rtstream: Some(stream),
+            ..RtStreamRecord::default()
+        };
+        catalog.create(STREAM, &record).await?;
+        let metrics = Metrics::default();
+        let (shutdown, service) = serve(&bus, &catalog, &metrics);
+        Ok(Self {
+            bus,
+            catalog,
+            metrics,
+            shutdown,
+            service,
+            window_us: 5_000_000,
+            _server: server,
+            _dir: dir,
+        })
+    }
+
+    /// Stops the service and waits until it has drained.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.shutdown.cancel();
+        timeout(LONG, &mut self.service).await???;
+        Ok(())
+    }
+
+    pub async fn restart(&mut self) -> Result<()> {
+        self.stop().await?;
+        self.metrics = Metrics::default();
+        (self.shutdown, self.service) = serve(&self.bus, &self.catalog, &self.metrics);
+        Ok(())
+    }
+
+    /// An alert on an event and index of its own, with the same suffix.
+    pub async fn alert(&self, suffix: &str, callback_url: &str) -> Result<()> {
+        let event = Event {
+            id: format!("evt-{suffix}"),
+            prompt: "Detect smoke".into(),
+            label: "smoke".into(),
+            ..Event::default()
+        };
+        let alert = Alert {
+            id: format!("alr-{suffix}"),
+            event_id: event.id.clone(),
+            index_id: format!("idx-{suffix}"),
+            rtstream_id: STREAM.into(),
+            callback_url: callback_url.into(),
+            state: alert::State::Enabled.into(),
+            threshold: 0.5,
+            create_time: None,
+        };
+        let event_record = EventRecord {
+            event: Some(event),
+            ..EventRecord::default()
+        };
+        let alert_record = AlertRecord {
+            alert: Some(alert),
+            ..AlertRecord::default()
+        };
+        self.create(&format!("evt-{suffix}"), event_record).await?;
+        self.create(&format!("alr-{suffix}"), alert_record).await
+    }
+
+    /// The stream is recorded from now on.
+    pub async fn record(&self) -> Result<()> {
+        self.change::<RtStreamRecord>(STREAM, |record| {
+            record.rtstream.get_or_insert_default().store = true;
+        })
+        .await
+    }
+
+    pub async fn change<T: Entry>(&self, id: &str, change: impl Fn(&mut T)) -> Result<()> {
+        let changed = self.catalog.modify::<T>(id, |record| {
+            change(record);
+            true
+        });
+        changed.await?;
+        Ok(())
+    }
+
+    pub async fn delete<T: Entry>(&self, id: &str) -> Result<()> {
+        let found = self.catalog.fetch::<T>(id).await?.context("there")?;
+        self.catalog.delete::<T>(id, found.revision).await?;
+        Ok(())
+    }
+
+    async fn create<T: Entry>(&self, id: &str, record: T) -> Result<()> {
+        self.catalog.create(id, &record).await?;
+        Ok(())
+    }
+
+    pub async fn verdict(&self, suffix: &str, window: i64, probability: f32) -> Result<()> {
+        self.verdict_as("m1", suffix, window, probability).await
+    }
+
+    pub async fn verdict_as(
+        &self,
+        model: &str,
+        suffix: &str,
+        window: i64,
+        probability: f32,
+    ) -> Result<()> {
+        let start_us = EPOCH_US + window * self.window_us;
+        let event_id = format!("evt-{suffix}");
+        let verdict = Observation {
+            id: ids::observation_id("verdict", STREAM, EPOCH_US, start_us, &event_id, 0, model),
+            rtstream_id: STREAM.into(),
+            collection_id: "default".into(),
+            epoch_us: EPOCH_US,
+            start_us,
+            end_us: start_us + self.window_us,
+            model_revision: model.into(),
+            body: Some(observation::Body::Verdict(VerdictBody {
+                index_id: format!("idx-{suffix}"),
+                event_id,
+                probability,
+                window: u64::try_from(window)?,
+                captured_us: SystemClock.now_us(),
+                judged_us: SystemClock.now_us(),
+            })),
+        };
+        let subject = Subject::Observation {
+            partition: self.catalog.partition_of(STREAM),
+            kind: ObservationKind::Verdict,
+            rtstream: STREAM.into(),
+        };
+        self.bus.publish(&subject, &verdict.id, &verdict).await?;
+        Ok(())
+    }
+
+    /// Waits until the bus holds `count` messages that match, and returns them.
+    pub async fn held<M: Message + Default + 'static>(
+        &self,
+        stream: StreamName,
+        filter: &str,
+        count: usize,
+    ) -> Result<Vec<M>> {
+        let waiting = async {
+            loop {
+                let held = self.bus.read::<M>(stream, filter, 10_000).await?;
+                if held.len() >= count {
+                    return Ok(held.into_iter().map(|r| r.message).collect());
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(LONG, waiting)
+            .await
+            .context("the bus never held that many")?
+    }
+
+    /// Id, first and last window of each firing, by its observations.
+    pub async fn firings(&self, observations: usize) -> Result<Vec<(String, i64, i64)>> {
+        let found: Vec<Observation> = self
+            .held(StreamName::Observations, "obs.*.firing.*", observations)
+            .await?;
+        assert_eq!(found.len(), observations);
+        let mut firings: Vec<(String, i64, i64)> = Vec::new();
+        for observation in found {
+            let Some(observation::Body::Firing(body)) = observation.body else {
+                anyhow::bail!("not a firing");
+            };
+            let first = (observation.start_us - EPOCH_US) / self.window_us;
+            let last = (observation.end_us - EPOCH_US) / self.window_us - 1;
+            match firings.iter_mut().find(|f| f.0 == body.firing_id) {
+                Some(firing) => firing.2 = last,
+                None => firings.push((body.firing_id, first, last)),
+            }
+        }
+        Ok(firings)
+    }
+}
+
+fn serve(
+    bus: &Bus,
+    catalog: &Catalog,
+    metrics: &Metrics,
+) -> (Shutdown, JoinHandle<Result<(), sightline_alerts::Error>>) {
+    let policy = Policy {
+        allow: vec!["127.0.0.0/8".parse().expect("a range")],
+    };
+    let timeouts = Timeouts {
+        connect: Duration::from_secs(2),
+        total: Duration::from_millis(2500),
+    };
+    let config = Config {
+        schedule: Schedule {
+            delays: vec![Duration::from_millis(100), Duration::from_millis(200)],
+            seed: 1,
+        },
+        links: links(),
+    };
+    let deps = Deps {
+        bus: bus.clone(),
+        catalog: catalog.clone(),
+        clock: Arc::new(SystemClock),
+        metrics: metrics.clone(),
+        egress: Egress::new(policy, timeouts),
+    };
+    let shutdown = Shutdown::new();
+    let service = tokio::spawn(sightline_alerts::serve(config, deps, shutdown.clone()));
+    (shutdown, service)
+}
+
+/// They work for a minute, so that a body made twice would differ.
+pub fn links() -> Links {
+    let public = "https://video.example/".parse().expect("a URL");
+    Links::new(&public, &[7; 32], Some(60_000_000))
+}
+
+/// What a receiver does with the next webhook.
+pub enum Answer {
+    Status(u16),
+    Hang,
+}
+
+#[derive(Clone)]
+struct Receiving {
+    answers: Arc<Mutex<VecDeque<Answer>>>,
+    seen: mpsc::Sender<(HeaderMap, serde_json::Value)>,
+}
+
+/// A webhook receiver that answers as it is told, then with 204.
+pub struct Receiver {
+    pub url: String,
+    pub seen: mpsc::Receiver<(HeaderMap, serde_json::Value)>,
+}
+
+impl Receiver {
+    pub async fn start(answers: impl IntoIterator<Item = Answer>) -> Result<Self> {
+        let (sender, seen) = mpsc::channel(1000);
+        let receiving = Receiving {
+            answers: Arc::new(Mutex::new(answers.into_iter().collect())),
+            seen: sender,
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}/hook", listener.local_addr()?);
+        let router = Router::new().fallback(receive).with_state(receiving);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(Self { url, seen })
+    }
+
+    pub async fn next(&mut self) -> Result<(HeaderMap, serde_json::Value)> {
+        let next = timeout(LONG, self.seen.recv())
+            .await
+            .context("no webhook came")?;
+        next.context("the receiver is gone")
+    }
+}
+
+async fn receive(State(to): State<Receiving>, headers: HeaderMap, body: Bytes) -> Response {
+    let body = serde_json::from_slice(&body).unwrap_or(serde_json::Value::Null);
+    to.seen.send((headers, body)).await.expect("the test waits");
+    let answer = to.answers.lock().expect("no panic").pop_front();
+    match answer {
+        Some(Answer::Hang) => std::future::pending().await,
+        Some(Answer::Status(status)) => StatusCode::from_u16(status)
+            .expect("a status")
+            .into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    }
+}

@@ -1,0 +1,5 @@
+//! The service on a real nats-server and real sockets.
+
+mod changing;
+mod firing;
+mod harness;

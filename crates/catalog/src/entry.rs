@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::{DecodeError, Message};
 use sightline_proto::internal::{
-    AlertRecord, BatchingRecord, CollectionRecord, EvaluationRecord, EventRecord, ExportRecord,
-    IndexRecord, KeyRecord, RequestRecord, RtStreamRecord, RunRecord, SubscriptionRecord,
-    UpkeepRecord,
+    AlertRecord, BatchingRecord, CollectionRecord, DeletionRecord, EvaluationRecord, EventRecord,
+    ExportRecord, IndexRecord, KeyRecord, RequestRecord, RtStreamRecord, RunRecord,
+    SubscriptionRecord, UpkeepRecord,
 };
 
 use crate::error::CatalogError;
@@ -51,6 +51,7 @@ kinds! {
     "key" => KeyRecord,
     "subscription" => SubscriptionRecord,
     "batching" => BatchingRecord,
+    "deletion" => DeletionRecord,
 }
 
 /// The key of a record.

@@ -97,6 +97,11 @@ impl Links {
         }))
     }
 
+    /// The public address of the gateway, ending with a slash.
+    pub fn base(&self) -> &str {
+        &self.0.base
+    }
+
     /// When links made now stop working.
     pub fn expires_us(&self, now_us: i64) -> Option<i64> {
         let lifetime = self.0.lifetime_us?;

@@ -6,12 +6,16 @@ use std::sync::Arc;
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 pub use sightline_proto::client::ACCESS_TOKEN;
-use sightline_proto::reasons::{ApiError, Reason};
+use sightline_proto::ids::Kind;
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Whose things are those made with the keys that the server was started with.
 pub(crate) const DEFAULT_TENANT: &str = "default";
+
+/// Letters of the secret after the key's id: base64url of 32 bytes.
+const RANDOM_LETTERS: usize = 43;
 
 /// Who calls.
 #[derive(Debug, Clone)]
@@ -20,22 +24,25 @@ pub(crate) struct Caller {
     pub(crate) tenant: Arc<str>,
     /// Whether he may create, list and revoke keys.
     pub(crate) operator: bool,
+    /// The key that he calls with; empty for those that the server was started with.
+    pub(crate) key_id: Arc<str>,
     /// Cancelled when his key is revoked.
     pub(crate) revoked: CancellationToken,
 }
 
 impl Caller {
     /// With a key that the server was started with.
-    fn operator() -> Self {
+    pub(crate) fn operator() -> Self {
         Self {
             tenant: DEFAULT_TENANT.into(),
             operator: true,
+            key_id: "".into(),
             revoked: CancellationToken::new(),
         }
     }
 }
 
-/// The keys that may call, as hashes.
+/// The keys that the server is started with, as hashes.
 #[derive(Clone, Default)]
 pub struct ApiKeys(Vec<[u8; 32]>);
 
@@ -45,25 +52,8 @@ impl ApiKeys {
         Self(keys.into_iter().map(hash).collect())
     }
 
-    /// Whether a request with these headers may call.
-    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        let how = format!("send it as metadata {ACCESS_TOKEN}: KEY or authorization: Bearer KEY");
-        let key = presented(headers).ok_or_else(|| {
-            ApiError::new(
-                Reason::Unauthenticated,
-                format!("this call needs an API key; {how}"),
-            )
-        })?;
-        if self.knows(key) {
-            return Ok(Caller::operator());
-        }
-        let message = "this API key is not known here; use the one that the server was started \
-                       with (SIGHTLINE_API_KEY) or that it printed when it started";
-        Err(ApiError::new(Reason::Unauthenticated, message))
-    }
-
     /// Every hash is compared, so that the time taken says nothing about which one matched.
-    fn knows(&self, key: &str) -> bool {
+    pub(crate) fn knows(&self, key: &str) -> bool {
         let presented = hash(key);
         let found = self.0.iter().fold(0, |found, known| {
             found | known.ct_eq(&presented).unwrap_u8()
@@ -78,11 +68,27 @@ impl fmt::Debug for ApiKeys {
     }
 }
 
-fn hash(key: &str) -> [u8; 32] {
+/// SHA-256 of a key as users send it.
+pub(crate) fn hash(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
-fn presented(headers: &HeaderMap) -> Option<&str> {
+/// Whether a key has this hash; the time taken says nothing about it.
+pub(crate) fn matches(key: &str, sha256: &[u8]) -> bool {
+    hash(key).ct_eq(sha256).into()
+}
+
+/// The id in the secret of a key that was created here: `sl_<its UUID without hyphens>_<43 letters of base64url>`.
+pub(crate) fn id_of(secret: &str) -> Option<String> {
+    let (uuid, random) = secret.strip_prefix("sl_")?.split_once('_')?;
+    let letter = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
+    let sound = uuid.len() == 32 && random.len() == RANDOM_LETTERS && random.bytes().all(letter);
+    let uuid = Uuid::try_parse(uuid).ok().filter(|_| sound)?;
+    Some(format!("{}{}", Kind::Key.prefix(), uuid.hyphenated()))
+}
+
+/// The key that a request carries, in either header.
+pub(crate) fn presented(headers: &HeaderMap) -> Option<&str> {
     if let Some(token) = headers.get(ACCESS_TOKEN) {
         return token.to_str().ok();
     }
@@ -97,50 +103,54 @@ mod tests {
 
     use super::*;
 
-    fn check(name: &str, value: &str) -> Result<(), ApiError> {
+    fn knows(name: &str, value: &str) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(
             name.parse::<HeaderName>().expect("a header name"),
             HeaderValue::from_str(value).expect("a header value"),
         );
-        ApiKeys::new(["first", "second"])
-            .check(&headers)
-            .map(|_| ())
+        presented(&headers).is_some_and(|key| ApiKeys::new(["first", "second"]).knows(key))
     }
 
     #[test]
-    fn a_known_key_passes_by_either_header() {
-        for (name, value) in [
-            ("x-access-token", "first"),
-            ("x-access-token", "second"),
-            ("authorization", "Bearer second"),
-            ("authorization", "bearer first"),
+    fn a_known_key_passes_by_either_header_and_nothing_else_does() {
+        for (name, value, expected) in [
+            ("x-access-token", "first", true),
+            ("x-access-token", "second", true),
+            ("authorization", "Bearer second", true),
+            ("authorization", "bearer first", true),
+            ("x-access-token", "firs", false),
+            ("x-access-token", "", false),
+            ("authorization", "Basic first", false),
+            ("authorization", "first", false),
+            ("x-api-key", "first", false),
         ] {
-            assert_eq!(check(name, value), Ok(()), "{name}: {value}");
+            assert_eq!(knows(name, value), expected, "{name}: {value}");
         }
     }
 
     #[test]
-    fn anything_else_is_refused_without_repeating_it() {
-        for (name, value) in [
-            ("x-access-token", "firs"),
-            ("x-access-token", ""),
-            ("authorization", "Basic first"),
-            ("authorization", "first"),
-            ("x-api-key", "first"),
-        ] {
-            let error = check(name, value).expect_err(value);
-            assert_eq!(error.reason, Reason::Unauthenticated, "{name}: {value}");
-        }
-        let error = check("x-access-token", "s3cret").expect_err("wrong key");
-        assert!(!error.message.contains("s3cret"));
+    fn no_keys_admit_nobody_and_keys_are_not_shown() {
+        assert!(!ApiKeys::default().knows(""));
         assert!(!format!("{:?}", ApiKeys::new(["s3cret"])).contains("s3cret"));
     }
 
     #[test]
-    fn no_keys_admit_nobody() {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCESS_TOKEN, HeaderValue::from_static(""));
-        assert!(ApiKeys::default().check(&headers).is_err());
+    fn a_secret_names_its_key() {
+        let random = "a-_".repeat(15)[..43].to_owned();
+        let uuid = "0198f0c46f1f7a3bb0e5c8e9d4751c07";
+        for (secret, expected) in [
+            (format!("sl_{uuid}_{random}"), true),
+            (format!("sl_{uuid}_{random}a"), false),
+            (format!("sl_{uuid}_"), false),
+            (format!("sl_{}_{random}", &uuid[1..]), false),
+            (format!("sl_{}_{random}", "z".repeat(32)), false),
+            (format!("xx_{uuid}_{random}"), false),
+            (format!("sl_{uuid}_{}", random.replace('-', ".")), false),
+            (String::new(), false),
+        ] {
+            let id = expected.then(|| "key-0198f0c4-6f1f-7a3b-b0e5-c8e9d4751c07".to_owned());
+            assert_eq!(id_of(&secret), id, "{secret}");
+        }
     }
 }

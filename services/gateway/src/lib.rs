@@ -3,8 +3,10 @@
 //! Architecture invariant: no media pipeline, no model and no vector store here. The gateway validates, reads and writes
 //! the catalog, relays what happens, and asks the embeddings service for what is stored.
 
+mod admission;
 mod api;
 mod auth;
+mod gate;
 mod grpc;
 mod metrics;
 mod opening;
@@ -35,6 +37,7 @@ use tonic::transport::Channel;
 pub use auth::{ACCESS_TOKEN, ApiKeys};
 pub use tls::{Tls, TlsError};
 
+use crate::admission::Admission;
 use crate::api::watch::Hub;
 use crate::api::{Core, Linker, Records};
 use crate::metrics::GatewayMetrics;
@@ -143,6 +146,11 @@ pub async fn serve(
     let tls = config.tls.clone();
     let acceptor = tls.as_ref().map(Tls::acceptor);
     let bus = deps.bus.clone();
+    let admission = Admission::new(
+        config.api_keys.clone(),
+        config.allow_plain_keys,
+        deps.catalog.clone(),
+    );
     let core = Arc::new(Core {
         config,
         bus: deps.bus,
@@ -154,13 +162,12 @@ pub async fn serve(
         linker,
         records: Records::new(deps.records),
         hub: Arc::clone(&hub),
+        admission,
         shutdown: shutdown.clone(),
     });
     let (routes, health) = grpc::routes(limits.message_bytes);
-    let gate = router::Gate::new(Arc::clone(&core));
     let playback = Playback::new(Arc::clone(&core), &deps.metrics).routes();
-    let further = playback.merge(rest::routes(Arc::clone(&core)));
-    let router = router::router(routes, gate, deps.readiness.clone(), further);
+    let router = router::router(&core, routes, playback, deps.readiness.clone());
     health.set(true).await;
     let stopping = async {
         shutdown.cancelled().await;
@@ -169,6 +176,7 @@ pub async fn serve(
     tokio::join!(
         hub.follow(&bus, &deps.readiness, &shutdown),
         core.keep_asking_for_runs(&shutdown),
+        core.admission.follow(&shutdown),
         server::serve(listener, acceptor, router, &limits, shutdown.clone()),
         async {
             if let Some(tls) = &tls {

@@ -1,4 +1,4 @@
-//! What the gateway counts: calls by method and code, their time to the response's head, and watchers.
+//! What the gateway counts: calls by skin, method and code, their time to the response's head, and watchers.
 
 use std::sync::Arc;
 
@@ -13,12 +13,14 @@ use tonic::Code;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
+    skin: &'static str,
     method: String,
-    code: &'static str,
+    code: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Method {
+    skin: &'static str,
     method: String,
 }
 
@@ -40,7 +42,7 @@ impl GatewayMetrics {
         Self(Arc::new(Families {
             calls: metrics.register(
                 "sightline_gateway_calls",
-                "Calls by method and gRPC code.",
+                "Calls by skin, method or route, and gRPC code or HTTP status.",
                 Family::default(),
             ),
             seconds: metrics.register(
@@ -62,12 +64,12 @@ impl GatewayMetrics {
     }
 
     /// Starts timing one call. `method` is one of a bounded set.
-    pub(crate) fn start(&self, method: &str) -> CallTimer {
+    pub(crate) fn start(&self, skin: &'static str, method: String) -> CallTimer {
         CallTimer {
             metrics: self.clone(),
-            method: method.to_owned(),
+            method: Method { skin, method },
             started: Instant::now(),
-            code: Code::Cancelled,
+            code: None,
         }
     }
 
@@ -84,30 +86,33 @@ impl GatewayMetrics {
 /// One call; a call that is dropped unfinished was cancelled by its caller.
 pub(crate) struct CallTimer {
     metrics: GatewayMetrics,
-    method: String,
+    method: Method,
     started: Instant,
-    code: Code,
+    code: Option<String>,
 }
 
 impl CallTimer {
-    pub(crate) fn finish(mut self, code: Code) {
-        self.code = code;
+    /// `code` is one of a bounded set.
+    pub(crate) fn finish(mut self, code: String) {
+        self.code = Some(code);
     }
 }
 
 impl Drop for CallTimer {
     fn drop(&mut self) {
-        let method = std::mem::take(&mut self.method);
-        let seconds = self.started.elapsed().as_secs_f64();
-        let code = name_of(self.code);
         let families = &self.metrics.0;
+        let seconds = self.started.elapsed().as_secs_f64();
         families
             .seconds
-            .get_or_create(&Method {
-                method: method.clone(),
-            })
+            .get_or_create(&self.method)
             .observe(seconds);
-        families.calls.get_or_create(&Call { method, code }).inc();
+        let cancelled = || name_of(Code::Cancelled).to_owned();
+        let call = Call {
+            skin: self.method.skin,
+            method: self.method.method.clone(),
+            code: self.code.take().unwrap_or_else(cancelled),
+        };
+        families.calls.get_or_create(&call).inc();
     }
 }
 
@@ -121,7 +126,7 @@ impl Drop for WatcherGuard {
 }
 
 /// The code's name as gRPC writes it.
-fn name_of(code: Code) -> &'static str {
+pub(crate) fn name_of(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -39,6 +39,7 @@ pub(crate) use self::records::Records;
 pub(crate) use self::session::Session;
 use self::watch::Hub;
 use crate::Config;
+use crate::admission::Admission;
 use crate::metrics::GatewayMetrics;
 
 /// Everything that a call may need.
@@ -53,6 +54,7 @@ pub(crate) struct Core {
     pub(crate) linker: Linker,
     pub(crate) records: Records,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) admission: Admission,
     pub(crate) shutdown: Shutdown,
 }
 

@@ -17,21 +17,16 @@ mod streams;
 mod transcripts;
 mod values;
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, patch, post};
-use sightline_proto::reasons::{ApiError, Reason};
+use sightline_proto::reasons::ApiError;
 
 use self::answer::Refusal;
-use crate::api::{Core, Session};
 
 /// All routes of the skin.
-pub(crate) fn routes(core: Arc<Core>) -> Router {
+pub(crate) fn routes(message_bytes: usize) -> Router {
     let routes = [collections(), streams(), indexes(), events()];
     let mut router = Router::new();
     for (path, methods) in routes.into_iter().flatten() {
@@ -44,9 +39,7 @@ pub(crate) fn routes(core: Arc<Core>) -> Router {
         let below = Router::new().fallback(move |below| elsewhere::no_such_path(first, below));
         router = router.nest(&format!("/{first}"), below);
     }
-    router
-        .layer(DefaultBodyLimit::max(core.config.limits.message_bytes))
-        .layer(from_fn_with_state(core, pass))
+    router.layer(DefaultBodyLimit::max(message_bytes))
 }
 
 type Routes = Vec<(&'static str, MethodRouter)>;
@@ -121,22 +114,7 @@ fn events() -> Routes {
     ]
 }
 
-/// Checks the key and bounds the time.
-async fn pass(State(core): State<Arc<Core>>, mut request: Request, next: Next) -> Response {
-    let caller = match core.config.api_keys.check(request.headers()) {
-        Ok(caller) => caller,
-        Err(error) => return Refusal::from(error).into_response(),
-    };
-    request
-        .extensions_mut()
-        .insert(Session::new(Arc::clone(&core), caller));
-    let deadline: Duration = core.config.limits.deadline;
-    match tokio::time::timeout(deadline, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Refusal::from(ApiError::new(
-            Reason::DeadlineExceeded,
-            format!("the call took longer than {deadline:?}"),
-        ))
-        .into_response(),
-    }
+/// A call that was not let in, as this skin says it.
+pub(crate) fn refuse(error: ApiError) -> Response {
+    Refusal::from(error).into_response()
 }

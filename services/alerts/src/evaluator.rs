@@ -479,6 +479,7 @@ fn arrange(watched: &Watched, batch: &[Received<Observation>]) -> BTreeMap<Strin
             end_us: observed.end_us,
             probability: verdict.probability,
             captured_us: verdict.captured_us,
+            by_similarity: verdict.by_similarity,
         };
         for alert in watched.get(&key).into_iter().flatten() {
             due.entry(alert.id.clone())

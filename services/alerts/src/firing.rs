@@ -147,9 +147,14 @@ impl Firing<'_> {
 
 fn explanation(prompt: &str, first: &JudgedWindow) -> String {
     let percent = (first.probability * 100.0).round();
+    let found = if first.by_similarity {
+        format!("is {percent} % similar in meaning (not judged by a model) to what was said")
+    } else {
+        format!("judged {percent} % likely")
+    };
     let time = |us| time(us, "%Y-%m-%dT%H:%M:%S%.fZ");
     format!(
-        "\"{prompt}\" judged {percent} % likely between {} and {}",
+        "\"{prompt}\" {found} between {} and {}",
         time(first.start_us),
         time(first.end_us)
     )
@@ -175,6 +180,24 @@ mod tests {
     const STREAM: &str = "rts-019ac3d0-0000-7000-8000-000000000001";
 
     #[test]
+    fn the_explanation_says_what_the_number_is() {
+        let mut first = JudgedWindow {
+            start_us: 1_795_514_405_000_000,
+            end_us: 1_795_514_410_500_000,
+            probability: 0.614,
+            ..JudgedWindow::default()
+        };
+        let times = "between 2026-11-24T10:00:05Z and 2026-11-24T10:00:10.5Z";
+        let judged = format!("\"A fall\" judged 61 % likely {times}");
+        assert_eq!(explanation("A fall", &first), judged);
+        first.by_similarity = true;
+        let similar = format!(
+            "\"A fall\" is 61 % similar in meaning (not judged by a model) to what was said {times}"
+        );
+        assert_eq!(explanation("A fall", &first), similar);
+    }
+
+    #[test]
     fn the_body_is_what_receivers_expect() {
         let first = JudgedWindow {
             window: 3,
@@ -182,6 +205,7 @@ mod tests {
             end_us: 1_795_514_410_500_000,
             probability: 0.97,
             captured_us: 1_795_514_409_000_000,
+            by_similarity: false,
         };
         let firing = OpenFiring {
             first: Some(first),

@@ -2,7 +2,8 @@
 //!
 //! Windows are evaluated in the order of their numbers. A window that is judged before an earlier one waits for it until
 //! the second window after the missing one was judged; then the missing one counts as unknown. An unknown window neither
-//! fires nor closes: windows that fire on both sides of at most [`BRIDGED`] unknown ones are one firing.
+//! fires nor closes: windows that fire on both sides of at most [`BRIDGED`] unknown ones are one firing. Verdicts by
+//! similarity, of batches of a transcript, come in order: a number that they leave out never comes and is not waited for.
 //!
 //! The state is the [`EvaluationRecord`] itself, so that what is stored is what is computed with. What makes storing it
 //! rarely enough ([`must_store`]): for a closed alert with nothing waiting, `next_window` may be too small. The windows in
@@ -64,6 +65,9 @@ pub(crate) fn apply(
             epoch_us,
             ..EvaluationRecord::default()
         };
+    }
+    if judged.by_similarity {
+        state.next_window = state.next_window.max(judged.window);
     }
     let place = state.waiting.partition_point(|w| w.window < judged.window);
     let known = state.waiting.get(place).map(|w| w.window) == Some(judged.window);

@@ -17,6 +17,7 @@ fn judged(window: u64, fires: bool) -> JudgedWindow {
         end_us: start_us + 5,
         probability: if fires { 0.9 } else { 0.1 },
         captured_us: start_us + 4,
+        by_similarity: false,
     }
 }
 
@@ -96,6 +97,30 @@ fn a_firing_spans_two_unknown_windows_and_not_three() {
 fn what_was_seen_before_changes_nothing() {
     check("0+ 0+ 0 1+ 0 1 2", "0-1");
     check("0 2+ 2 2+ 1 2+", "2-2");
+}
+
+#[test]
+fn batches_of_a_transcript_wait_for_no_number_that_is_left_out() {
+    let batches = [
+        (0, true),
+        (9, true),
+        (10, true),
+        (9, false),
+        (13, true),
+        (14, false),
+        (40, true),
+    ];
+    let mut state = EvaluationRecord::default();
+    for (batch, fires) in batches {
+        let judged = JudgedWindow {
+            by_similarity: true,
+            ..judged(batch, fires)
+        };
+        let decisions = apply(&mut state, 1, judged, RULE);
+        let again = batch == 9 && !fires;
+        assert_eq!(decisions.len(), usize::from(fires), "{batch}");
+        assert!(state.waiting.is_empty() && (again || state.next_window == batch + 1));
+    }
 }
 
 #[test]

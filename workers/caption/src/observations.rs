@@ -22,6 +22,7 @@ pub(crate) fn verdict(
         window: window.window,
         captured_us: window.captured_us,
         judged_us,
+        by_similarity: false,
     };
     observation(
         window,

@@ -177,6 +177,7 @@ impl Platform {
                 window: u64::try_from(window)?,
                 captured_us: SystemClock.now_us(),
                 judged_us: SystemClock.now_us(),
+                by_similarity: false,
             })),
         };
         let subject = Subject::Observation {

@@ -1,0 +1,89 @@
+// How the platform is doing, as far as its API says.
+import { each, indexes } from '../api';
+import type { Index } from '../gen/sightline/v1/index_pb';
+import { connection } from '../live';
+import { to } from '../route';
+import { indexesOf, knownStream, order, streamName } from '../store';
+import { Failure, Page, stateName, useLoad } from '../ui';
+import { Keys } from './keys';
+
+/** Calls at a time: many streams are asked for one after the other. */
+const WIDTH = 4;
+
+interface Known {
+  index: Index;
+  /** The model that wrote its newest scene. */
+  revision: string;
+}
+
+async function look(ids: string[]): Promise<Known[]> {
+  const lists = await each(ids, WIDTH, (id) => indexesOf(id, true));
+  return each(lists.flat(), WIDTH, async (index) => {
+    const { scenes } = await indexes.listScenes({ indexId: index.id, pageSize: 1 });
+    return { index, revision: scenes[0]?.modelRevision ?? '' };
+  });
+}
+
+function States() {
+  const counts = new Map<string, number>();
+  for (const id of order.value) {
+    const stream = knownStream(id)?.value.stream;
+    if (stream) counts.set(stateName(stream.state), (counts.get(stateName(stream.state)) ?? 0) + 1);
+  }
+  return (
+    <dl class="facts">
+      <div><dt>Streams</dt><dd>{order.value.length}</dd></div>
+      {[...counts].map(([name, count]) => <div key={name}><dt>{name}</dt><dd>{count}</dd></div>)}
+      <div><dt>Connection</dt><dd>{connection.value}</dd></div>
+    </dl>
+  );
+}
+
+async function health(): Promise<string> {
+  const answer = await fetch(new URL('healthz', document.baseURI), { cache: 'no-store' });
+  return (await answer.text()).trim();
+}
+
+export function SystemPage() {
+  const ids = order.value;
+  const found = useLoad(() => look(ids), [ids.join()]);
+  const gateway = useLoad(health, [connection.value]);
+  return (
+    <Page title="System">
+      <section class="card" aria-label="State">
+        <h2>State</h2>
+        <States />
+        <p>Gateway: {gateway.value ?? (gateway.failure || '…')}</p>
+      </section>
+      <section class="card" aria-label="Indexes">
+        <h2>Indexes</h2>
+        <Failure text={found.failure} retry={found.reload} />
+        {found.value?.length === 0 && <p>There is no index yet. <a href={to(['streams', 'new'])}>Connect a stream</a> to have it described.</p>}
+        {found.value && found.value.length > 0 && (
+          <div class="scroll" tabIndex={0} role="group" aria-label="Table of indexes">
+            <table>
+              <thead><tr><th scope="col">Stream</th><th scope="col">Index</th><th scope="col">Described</th><th scope="col">Missing</th><th scope="col">Model</th><th scope="col">Its newest revision</th></tr></thead>
+              <tbody>
+                {found.value.map(({ index, revision }) => (
+                  <tr key={index.id}>
+                    <th scope="row"><a href={to(['streams', index.rtstreamId])}>{streamName(index.rtstreamId)}</a></th>
+                    <td>{index.name}</td>
+                    <td class="number">{String(index.stats?.described ?? 0)}</td>
+                    <td class="number">{String(index.stats?.missing ?? 0)}</td>
+                    <td>{index.model}</td>
+                    <td>{revision || 'nothing described yet'}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+        )}
+      </section>
+      <Keys />
+      <section class="card" aria-label="Not here">
+        <h2>Not here yet</h2>
+        <p>The API does not tell how many workers there are, how far each lags, or what waits in the queues. Each process has it at <code>/metrics</code> of its <code>--admin-listen</code> address, for Prometheus.</p>
+      </section>
+    </Page>
+  );
+}

@@ -1,0 +1,43 @@
+// Builds the page into dist/: index.html, and beside it what it loads, all of it also compressed.
+import { createHash } from 'node:crypto';
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { defineConfig, type Plugin } from 'vite';
+
+const out = join(import.meta.dirname, 'dist');
+
+/** The address at which the gateway serves its hls.js, as services/gateway/src/playback/assets.rs makes it. */
+function hlsAddress(): string {
+  const file = readFileSync(join(import.meta.dirname, '../services/gateway/assets/hls.js/hls.min.js'));
+  const hash = createHash('sha256').update(file).digest().subarray(0, 12).toString('base64url');
+  return `assets/hls.js?${hash}`;
+}
+
+/** The gateway compresses nothing itself. */
+const compressed: Plugin = {
+  name: 'compressed',
+  apply: 'build',
+  closeBundle() {
+    for (const name of readdirSync(join(out, 'console'))) {
+      const path = join(out, 'console', name);
+      writeFileSync(`${path}.gz`, gzipSync(readFileSync(path), { level: 9 }));
+    }
+  },
+};
+
+export default defineConfig({
+  base: './',
+  define: { HLS_ADDRESS: JSON.stringify(hlsAddress()) },
+  plugins: [compressed],
+  build: {
+    outDir: out,
+    emptyOutDir: true,
+    // Not assets/: there the gateway serves what player pages load.
+    assetsDir: 'console',
+    // Nothing is written into the page itself: the content security policy allows no inline script, style or data.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    target: 'es2022',
+  },
+});

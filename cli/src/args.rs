@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+
+use crate::client::args::ClientCommand;
 use sightline_gateway::{Tls, TlsError};
 
 /// Turns live video into something you can search and be alerted by.
@@ -56,6 +58,9 @@ pub enum Command {
     /// Read one stream for an ingest worker.
     #[command(hide = true)]
     IngestChild,
+    /// Ask something of a running server.
+    #[command(flatten)]
+    Client(ClientCommand),
 }
 
 /// Options of `demo`.

@@ -1,7 +1,8 @@
-//! The `sightline` binary: the whole platform (`up`), a show of it (`demo`), and each role alone.
+//! The `sightline` binary: the whole platform (`up`), a show of it (`demo`), each role alone, and a client of a running server.
 
 mod alone;
 mod args;
+mod client;
 mod demo;
 mod files;
 mod platform;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
 /// Logs, TLS and failpoints, before anything else.
 fn prepare(cli: &Cli) -> Result<()> {
     let usual = match cli.command {
-        Command::Demo(_) | Command::IngestChild => "warn",
+        Command::Demo(_) | Command::IngestChild | Command::Client(_) => "warn",
         _ => "info",
     };
     let format = match cli.log_format {
@@ -73,6 +74,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Ingest(args) => alone::ingest(args).await,
         Command::Caption(args) => alone::caption(args).await,
         Command::Transcribe(args) => alone::transcribe(args).await,
+        Command::Client(command) => client::run(command).await,
         Command::IngestChild => unreachable!("it runs without this runtime"),
     }
 }

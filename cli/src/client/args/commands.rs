@@ -1,0 +1,340 @@
+//! What can be done with streams, indexes, events, alerts, collections and keys.
+
+use std::time::Duration;
+
+use clap::{ArgGroup, Subcommand, ValueEnum};
+
+use super::Limit;
+use crate::client::moment::duration;
+
+/// What can be done with streams.
+#[derive(Debug, Subcommand)]
+pub enum StreamCommand {
+    /// Connect a camera or a file, and start reading it.
+    Connect {
+        /// The source: rtsp://, rtsps://, or file:// below the server's media root.
+        url: String,
+        /// A name for people.
+        #[arg(long)]
+        name: Option<String>,
+        /// The collection it belongs to; "default" if unset.
+        #[arg(long, value_name = "ID")]
+        collection: Option<String>,
+        /// Transcribe its speech.
+        #[arg(long)]
+        transcribe: bool,
+        /// Record it.
+        #[arg(long)]
+        record: bool,
+        /// Play a file as fast as it can be described, instead of in real time.
+        #[arg(long)]
+        fast: bool,
+        /// Do not start reading it: `stream start` does, once its indexes are there.
+        #[arg(long)]
+        stopped: bool,
+    },
+    /// List streams, newest first.
+    List {
+        /// Only those of this collection.
+        #[arg(long, value_name = "ID")]
+        collection: Option<String>,
+        /// Only those whose name contains this.
+        #[arg(long, value_name = "TEXT")]
+        name: Option<String>,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Show one stream and its indexes.
+    Status {
+        /// The stream.
+        stream: String,
+    },
+    /// Start reading a stopped stream again.
+    Start {
+        /// The stream.
+        stream: String,
+    },
+    /// Stop reading.
+    Stop {
+        /// The stream.
+        stream: String,
+    },
+    /// Change a stream, while it runs too.
+    #[command(group = ArgGroup::new("change").required(true).multiple(true))]
+    Update {
+        /// The stream.
+        stream: String,
+        /// Its new name.
+        #[arg(long, group = "change")]
+        name: Option<String>,
+        /// Whether its speech is transcribed.
+        #[arg(long, value_enum, group = "change")]
+        transcribe: Option<Transcribe>,
+        /// For how long its recording is kept, for example 12h; 0s: the server's default. --keep-bytes is then the server's too,
+        /// unless given.
+        #[arg(long, value_name = "TIME", value_parser = duration, group = "change")]
+        keep: Option<Duration>,
+        /// How many bytes of its recording are kept; 0: the server's default. --keep is then the server's too, unless given.
+        #[arg(long, value_name = "BYTES", group = "change")]
+        keep_bytes: Option<u64>,
+    },
+    /// Stop a stream and delete it with all that was made of it.
+    Delete {
+        /// The stream.
+        stream: String,
+    },
+}
+
+/// Whether speech is transcribed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Transcribe {
+    /// From now on.
+    On,
+    /// No more, once what was heard is finished.
+    Off,
+    /// No more, and what was heard is dropped.
+    Drop,
+}
+
+/// What can be done with indexes.
+#[derive(Debug, Subcommand)]
+pub enum IndexCommand {
+    /// Describe a stream: its pictures by a prompt, or with --audio its speech in batches.
+    #[command(group = ArgGroup::new("batch").multiple(false))]
+    Create {
+        /// The stream.
+        stream: String,
+        /// What the model is asked of every window or batch.
+        #[arg(long, required_unless_present = "audio")]
+        prompt: Option<String>,
+        /// A name for people.
+        #[arg(long)]
+        name: Option<String>,
+        /// The model; the server's default if unset.
+        #[arg(long)]
+        model: Option<String>,
+        /// The length of a window of pictures, for example 10s; 5s if unset.
+        #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "audio")]
+        window: Option<Duration>,
+        /// How many pictures of each window the model sees; 2 if unset.
+        #[arg(long, value_name = "N", conflicts_with = "audio")]
+        frames: Option<u32>,
+        /// Batch the transcript: by 10 words, unless told otherwise.
+        #[arg(long)]
+        audio: bool,
+        /// How many words make a batch.
+        #[arg(long, value_name = "N", requires = "audio", group = "batch")]
+        words: Option<u32>,
+        /// How many sentences make a batch.
+        #[arg(long, value_name = "N", requires = "audio", group = "batch")]
+        sentences: Option<u32>,
+        /// How much time makes a batch, for example 30s.
+        #[arg(long, value_name = "TIME", value_parser = duration, requires = "audio", group = "batch")]
+        time: Option<Duration>,
+    },
+    /// List the indexes of a stream, oldest first.
+    List {
+        /// The stream.
+        stream: String,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Change an index, while it runs too.
+    #[command(group = ArgGroup::new("change").required(true).multiple(true))]
+    Update {
+        /// The index.
+        index: String,
+        /// Its new name.
+        #[arg(long, group = "change")]
+        name: Option<String>,
+        /// Its new prompt: the next window answers it.
+        #[arg(long, group = "change")]
+        prompt: Option<String>,
+    },
+    /// Start a stopped index.
+    Start {
+        /// The index.
+        index: String,
+    },
+    /// Stop describing; what was described stays.
+    Stop {
+        /// The index.
+        index: String,
+    },
+    /// Delete an index with its alerts and scenes.
+    Delete {
+        /// The index.
+        index: String,
+    },
+}
+
+/// What can be done with events.
+#[derive(Debug, Subcommand)]
+pub enum EventCommand {
+    /// Create an event.
+    Create {
+        /// What to watch for, for example "Detect pedestrians crossing the zebra".
+        prompt: String,
+        /// A short name that firings carry; the beginning of the prompt if unset.
+        #[arg(long)]
+        label: Option<String>,
+    },
+    /// List events, oldest first.
+    List {
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Change an event: the next window is judged by it.
+    #[command(group = ArgGroup::new("change").required(true).multiple(true))]
+    Update {
+        /// The event.
+        event: String,
+        /// What to watch for.
+        #[arg(long, group = "change")]
+        prompt: Option<String>,
+        /// Its new label.
+        #[arg(long, group = "change")]
+        label: Option<String>,
+    },
+    /// Delete an event that no alert uses.
+    Delete {
+        /// The event.
+        event: String,
+    },
+}
+
+/// What can be done with alerts.
+#[derive(Debug, Subcommand)]
+pub enum AlertCommand {
+    /// Watch an index for an event.
+    Create {
+        /// The event.
+        #[arg(long, value_name = "ID")]
+        event: String,
+        /// The index.
+        #[arg(long, value_name = "ID")]
+        index: String,
+        /// Where firings are posted; they are shown by `watch` and `alert firings` in any case.
+        #[arg(long, value_name = "URL")]
+        callback_url: Option<String>,
+        /// From which probability on a window counts, above 0 and at most 1; the server's default if unset.
+        #[arg(long, value_name = "P")]
+        threshold: Option<f32>,
+    },
+    /// List alerts, oldest first.
+    List {
+        /// Only those of this stream.
+        #[arg(long, value_name = "ID")]
+        stream: Option<String>,
+        /// Only those of this index.
+        #[arg(long, value_name = "ID")]
+        index: Option<String>,
+        /// Only those of this event.
+        #[arg(long, value_name = "ID")]
+        event: Option<String>,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Change where an alert posts, or when it fires.
+    #[command(group = ArgGroup::new("change").required(true).multiple(true))]
+    Update {
+        /// The alert.
+        alert: String,
+        /// Where firings are posted.
+        #[arg(long, value_name = "URL", group = "change")]
+        callback_url: Option<String>,
+        /// From which probability on a window counts, above 0 and at most 1.
+        #[arg(long, value_name = "P", group = "change")]
+        threshold: Option<f32>,
+    },
+    /// Judge windows again.
+    Enable {
+        /// The alert.
+        alert: String,
+    },
+    /// Judge nothing.
+    Disable {
+        /// The alert.
+        alert: String,
+    },
+    /// Delete an alert; its event stays.
+    Delete {
+        /// The alert.
+        alert: String,
+    },
+    /// List when it fired, newest first.
+    Firings {
+        /// The alert.
+        alert: String,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// List the attempts to post its firings, newest first.
+    Deliveries {
+        /// The alert.
+        alert: String,
+        #[command(flatten)]
+        limit: Limit,
+    },
+}
+
+/// What can be done with collections.
+#[derive(Debug, Subcommand)]
+pub enum CollectionCommand {
+    /// Create a collection.
+    Create {
+        /// A name for people.
+        name: String,
+        /// What it is for.
+        #[arg(long)]
+        description: Option<String>,
+    },
+    /// List collections.
+    List {
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Change a collection.
+    #[command(group = ArgGroup::new("change").required(true).multiple(true))]
+    Update {
+        /// The collection.
+        collection: String,
+        /// Its new name.
+        #[arg(long, group = "change")]
+        name: Option<String>,
+        /// What it is for.
+        #[arg(long, group = "change")]
+        description: Option<String>,
+    },
+    /// Delete a collection that has no streams.
+    Delete {
+        /// The collection.
+        collection: String,
+    },
+}
+
+/// What can be done with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Create a key, and print its secret: it is never shown again.
+    Create {
+        /// A name for people.
+        name: String,
+        /// Whose things it sees; a new tenant of its own if unset.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// It may create, list and revoke keys.
+        #[arg(long)]
+        operator: bool,
+    },
+    /// List keys, oldest first.
+    List {
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Revoke a key: what uses it is cut off within a second.
+    Revoke {
+        /// The key's id.
+        key_id: String,
+    },
+}

@@ -1,0 +1,191 @@
+//! `sightline event` and `sightline alert`.
+
+use anyhow::Result;
+use sightline_proto::client::Client;
+use sightline_proto::v1;
+
+use super::args::{AlertCommand, EventCommand, Limit};
+use super::call::{answer, ask, given};
+use super::output::Output;
+
+/// The longest label that the API takes, in characters.
+const LABEL: usize = 100;
+
+/// Does what was said with events.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn run(mut client: Client, command: EventCommand, out: &Output) -> Result<()> {
+    match command {
+        EventCommand::Create { prompt, label } => {
+            let label = label.unwrap_or_else(|| prompt.chars().take(LABEL).collect());
+            let request = v1::CreateEventRequest {
+                prompt,
+                label,
+                ..Default::default()
+            };
+            let call = client.events.create_event(ask(request));
+            out.one(&given(answer(call).await?.event)?)
+        }
+        EventCommand::List { limit } => {
+            out.pages(limit, async |page_size, page_token| {
+                let request = v1::ListEventsRequest {
+                    page_size,
+                    page_token,
+                };
+                let page = answer(client.events.list_events(ask(request))).await?;
+                Ok((page.events, page.next_page_token))
+            })
+            .await
+        }
+        EventCommand::Update {
+            event: event_id,
+            prompt,
+            label,
+        } => {
+            let request = v1::UpdateEventRequest {
+                event_id,
+                prompt,
+                label,
+            };
+            let call = client.events.update_event(ask(request));
+            out.one(&given(answer(call).await?.event)?)
+        }
+        EventCommand::Delete { event } => {
+            let request = v1::DeleteEventRequest {
+                event_id: event.clone(),
+            };
+            answer(client.events.delete_event(ask(request))).await?;
+            out.done("deleted", &event)
+        }
+    }
+}
+
+/// Does what was said with alerts.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn alerts(client: Client, command: AlertCommand, out: &Output) -> Result<()> {
+    match command {
+        AlertCommand::List {
+            stream,
+            index,
+            event,
+            limit,
+        } => {
+            let request = v1::ListAlertsRequest {
+                rtstream_id: stream.unwrap_or_default(),
+                index_id: index.unwrap_or_default(),
+                event_id: event.unwrap_or_default(),
+                ..Default::default()
+            };
+            list(client, request, limit, out).await
+        }
+        AlertCommand::Firings { alert, limit } => firings(client, alert, limit, out).await,
+        AlertCommand::Deliveries { alert, limit } => deliveries(client, alert, limit, out).await,
+        other => change(client, other, out).await,
+    }
+}
+
+async fn change(mut client: Client, command: AlertCommand, out: &Output) -> Result<()> {
+    let alert = match command {
+        AlertCommand::Create {
+            event: event_id,
+            index: index_id,
+            callback_url,
+            threshold,
+        } => {
+            let request = v1::CreateAlertRequest {
+                event_id,
+                index_id,
+                callback_url: callback_url.unwrap_or_default(),
+                threshold,
+                ..Default::default()
+            };
+            answer(client.events.create_alert(ask(request)))
+                .await?
+                .alert
+        }
+        AlertCommand::Update {
+            alert: alert_id,
+            callback_url,
+            threshold,
+        } => {
+            let request = v1::UpdateAlertRequest {
+                alert_id,
+                callback_url,
+                threshold,
+            };
+            answer(client.events.update_alert(ask(request)))
+                .await?
+                .alert
+        }
+        AlertCommand::Enable { alert: alert_id } => {
+            let request = v1::EnableAlertRequest { alert_id };
+            answer(client.events.enable_alert(ask(request)))
+                .await?
+                .alert
+        }
+        AlertCommand::Disable { alert: alert_id } => {
+            let request = v1::DisableAlertRequest { alert_id };
+            answer(client.events.disable_alert(ask(request)))
+                .await?
+                .alert
+        }
+        AlertCommand::Delete { alert } => {
+            let request = v1::DeleteAlertRequest {
+                alert_id: alert.clone(),
+            };
+            answer(client.events.delete_alert(ask(request))).await?;
+            return out.done("deleted", &alert);
+        }
+        AlertCommand::List { .. }
+        | AlertCommand::Firings { .. }
+        | AlertCommand::Deliveries { .. } => None,
+    };
+    out.one(&given(alert)?)
+}
+
+async fn list(
+    mut client: Client,
+    request: v1::ListAlertsRequest,
+    limit: Limit,
+    out: &Output,
+) -> Result<()> {
+    out.pages(limit, async |page_size, page_token| {
+        let request = v1::ListAlertsRequest {
+            page_size,
+            page_token,
+            ..request.clone()
+        };
+        let page = answer(client.events.list_alerts(ask(request))).await?;
+        Ok((page.alerts, page.next_page_token))
+    })
+    .await
+}
+
+async fn firings(mut client: Client, alert: String, limit: Limit, out: &Output) -> Result<()> {
+    out.pages(limit, async |page_size, page_token| {
+        let request = v1::ListFiringsRequest {
+            alert_id: alert.clone(),
+            page_size,
+            page_token,
+        };
+        let page = answer(client.events.list_firings(ask(request))).await?;
+        Ok((page.firings, page.next_page_token))
+    })
+    .await
+}
+
+async fn deliveries(mut client: Client, alert: String, limit: Limit, out: &Output) -> Result<()> {
+    out.pages(limit, async |page_size, page_token| {
+        let request = v1::ListDeliveriesRequest {
+            alert_id: alert.clone(),
+            page_size,
+            page_token,
+        };
+        let page = answer(client.events.list_deliveries(ask(request))).await?;
+        Ok((page.deliveries, page.next_page_token))
+    })
+    .await
+}

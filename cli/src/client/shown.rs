@@ -1,0 +1,315 @@
+//! What people see of each message.
+
+use sightline_proto::v1::audio_batching::Batch;
+use sightline_proto::v1::watch_response::Message;
+use sightline_proto::v1::{
+    Alert, Collection, Delivery, Event, Firing, Index, Key, RtStream, Scene, SearchHit,
+    TranscriptSegment, WatchResponse, index,
+};
+
+use super::moment::View;
+use super::output::Shown;
+
+/// `STATE_ACTIVE` as `active`.
+fn word(value: &str, prefix: &str) -> String {
+    let word = value.strip_prefix(prefix).unwrap_or(value).to_lowercase();
+    if word == "unspecified" {
+        String::new()
+    } else {
+        word.replace('_', " ")
+    }
+}
+
+fn yes(is: bool) -> String {
+    if is { "yes" } else { "" }.to_owned()
+}
+
+fn percent(share: f32) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+impl Shown for RtStream {
+    const COLUMNS: &'static [&'static str] = &[
+        "ID",
+        "NAME",
+        "STATE",
+        "SPEECH",
+        "RECORDING",
+        "CONNECTED",
+        "URL",
+    ];
+
+    fn row(&self, view: &View) -> Vec<String> {
+        let speech = if self.transcribe { "on" } else { "off" };
+        let recording = word(self.recording_state().as_str_name(), "RECORDING_STATE_");
+        vec![
+            self.id.clone(),
+            self.name.clone(),
+            word(self.state().as_str_name(), "STATE_"),
+            speech.to_owned(),
+            if self.store {
+                recording
+            } else {
+                "off".to_owned()
+            },
+            view.age(self.create_time.as_ref()),
+            self.url.clone(),
+        ]
+    }
+
+    fn further(&self, view: &View) -> Vec<(&'static str, String)> {
+        let attempt = if self.attempt > 0 {
+            self.attempt.to_string()
+        } else {
+            String::new()
+        };
+        vec![
+            ("collection", self.collection_id.clone()),
+            ("why", self.state_detail.clone()),
+            ("attempt", attempt),
+            ("started", view.time(self.epoch.as_ref())),
+            ("recording", self.recording_detail.clone()),
+        ]
+    }
+}
+
+impl Shown for Index {
+    const COLUMNS: &'static [&'static str] = &[
+        "ID", "NAME", "KIND", "STATE", "EVERY", "SCENES", "MISSING", "PROMPT",
+    ];
+
+    fn row(&self, _view: &View) -> Vec<String> {
+        let stats = self.stats.unwrap_or_default();
+        let kind = if self.kind() == index::Kind::Audio {
+            "audio"
+        } else {
+            "visual"
+        };
+        vec![
+            self.id.clone(),
+            self.name.clone(),
+            kind.to_owned(),
+            word(self.state().as_str_name(), "STATE_"),
+            every(self),
+            stats.described.to_string(),
+            stats.missing.to_string(),
+            self.prompt.clone(),
+        ]
+    }
+
+    fn further(&self, view: &View) -> Vec<(&'static str, String)> {
+        vec![
+            ("stream", self.rtstream_id.clone()),
+            ("model", self.model.clone()),
+            ("revision", self.prompt_revision.to_string()),
+            ("created", view.age(self.create_time.as_ref())),
+        ]
+    }
+}
+
+/// What makes one scene of an index.
+fn every(index: &Index) -> String {
+    let seconds = |time: &prost_types::Duration| {
+        let us = sightline_proto::time::duration_micros(time);
+        format!("{} s", us as f64 / 1e6)
+    };
+    if let Some(sampling) = &index.sampling {
+        let window = sampling.window.as_ref().map(seconds).unwrap_or_default();
+        return format!("{window}, {} frames", sampling.frame_count);
+    }
+    match index
+        .batching
+        .as_ref()
+        .and_then(|batching| batching.batch.as_ref())
+    {
+        Some(Batch::Words(words)) => format!("{words} words"),
+        Some(Batch::Sentences(sentences)) => format!("{sentences} sentences"),
+        Some(Batch::Time(time)) => seconds(time),
+        None => String::new(),
+    }
+}
+
+impl Shown for Scene {
+    const COLUMNS: &'static [&'static str] = &["TIME", "LENGTH", "TEXT"];
+
+    fn row(&self, view: &View) -> Vec<String> {
+        let [time, length] = view.stretch(self.start_time.as_ref(), self.end_time.as_ref());
+        vec![time, length, self.text.clone()]
+    }
+}
+
+impl Shown for TranscriptSegment {
+    const COLUMNS: &'static [&'static str] = &["TIME", "LENGTH", "TEXT"];
+
+    fn row(&self, view: &View) -> Vec<String> {
+        let [time, length] = view.stretch(self.start_time.as_ref(), self.end_time.as_ref());
+        vec![time, length, self.text.clone()]
+    }
+}
+
+impl Shown for SearchHit {
+    const COLUMNS: &'static [&'static str] =
+        &["SCORE", "TIME", "LENGTH", "STREAM", "INDEX", "TEXT"];
+
+    fn row(&self, view: &View) -> Vec<String> {
+        let [time, length] = view.stretch(self.start_time.as_ref(), self.end_time.as_ref());
+        let index = if self.index_id.is_empty() {
+            "(speech)"
+        } else {
+            &self.index_name
+        };
+        vec![
+            format!("{:.3}", self.score),
+            time,
+            length,
+            self.rtstream_name.clone(),
+            index.to_owned(),
+            self.text.clone(),
+        ]
+    }
+}
+
+impl Shown for Event {
+    const COLUMNS: &'static [&'static str] = &["ID", "LABEL", "CREATED", "PROMPT"];
+
+    fn row(&self, view: &View) -> Vec<String> {
+        let created = view.age(self.create_time.as_ref());
+        vec![
+            self.id.clone(),
+            self.label.clone(),
+            created,
+            self.prompt.clone(),
+        ]
+    }
+}
+
+impl Shown for Alert {
+    const COLUMNS: &'static [&'static str] = &[
+        "ID", "STATE", "FROM", "CREATED", "EVENT", "INDEX", "POSTS TO",
+    ];
+
+    fn row(&self, view: &View) -> Vec<String> {
+        vec![
+            self.id.clone(),
+            word(self.state().as_str_name(), "STATE_"),
+            percent(self.threshold),
+            view.age(self.create_time.as_ref()),
+            self.event_id.clone(),
+            self.index_id.clone(),
+            self.callback_url.clone(),
+        ]
+    }
+
+    fn further(&self, _view: &View) -> Vec<(&'static str, String)> {
+        vec![("stream", self.rtstream_id.clone())]
+    }
+}
+
+impl Shown for Firing {
+    const COLUMNS: &'static [&'static str] = &["TIME", "LENGTH", "LABEL", "SURE", "WHY"];
+
+    fn row(&self, view: &View) -> Vec<String> {
+        let [time, length] = view.stretch(self.start_time.as_ref(), self.end_time.as_ref());
+        let sure = percent(self.confidence);
+        vec![
+            time,
+            length,
+            self.label.clone(),
+            sure,
+            self.explanation.clone(),
+        ]
+    }
+}
+
+impl Shown for Delivery {
+    const COLUMNS: &'static [&'static str] =
+        &["TIME", "FIRING", "ATTEMPT", "STATUS", "AFTER", "ERROR"];
+
+    fn row(&self, view: &View) -> Vec<String> {
+        let answered = self.status_code != 0;
+        let delivered = self.error.is_empty();
+        vec![
+            view.time(self.end_time.as_ref()),
+            self.firing_id.clone(),
+            self.attempt.to_string(),
+            if answered {
+                self.status_code.to_string()
+            } else {
+                "none".to_owned()
+            },
+            if delivered {
+                format!("{:.0} ms", self.decision_to_2xx_ms)
+            } else {
+                String::new()
+            },
+            self.error.clone(),
+        ]
+    }
+}
+
+impl Shown for Collection {
+    const COLUMNS: &'static [&'static str] = &["ID", "NAME", "CREATED", "DESCRIPTION"];
+
+    fn row(&self, view: &View) -> Vec<String> {
+        let created = view.age(self.create_time.as_ref());
+        vec![
+            self.id.clone(),
+            self.name.clone(),
+            created,
+            self.description.clone(),
+        ]
+    }
+}
+
+impl Shown for Key {
+    const COLUMNS: &'static [&'static str] = &["ID", "NAME", "TENANT", "OPERATOR", "CREATED"];
+
+    fn row(&self, view: &View) -> Vec<String> {
+        vec![
+            self.id.clone(),
+            self.name.clone(),
+            self.tenant.clone(),
+            yes(self.operator),
+            view.age(self.create_time.as_ref()),
+        ]
+    }
+}
+
+/// The stream that a message of Watch is about.
+pub fn stream_of(message: &WatchResponse) -> Option<&str> {
+    Some(match message.message.as_ref()? {
+        Message::Transcript(segment) => &segment.rtstream_id,
+        Message::Scene(scene) | Message::AudioScene(scene) => &scene.rtstream_id,
+        Message::Alert(firing) => &firing.rtstream_id,
+        Message::StreamStatus(status) => &status.rtstream_id,
+        Message::Lagged(_) | Message::Ready(_) => return None,
+    })
+}
+
+/// One line of `watch` for people; none for what they need not know.
+pub fn happened(message: &WatchResponse, stream: &str, view: &View) -> Option<String> {
+    let (time, kind, text) = match message.message.as_ref()? {
+        Message::Transcript(segment) => (&segment.start_time, "speech", segment.text.clone()),
+        Message::Scene(scene) => (&scene.start_time, "scene", scene.text.clone()),
+        Message::AudioScene(scene) => (&scene.start_time, "batch", scene.text.clone()),
+        Message::Alert(firing) => {
+            let (label, sure) = (&firing.label, percent(firing.confidence));
+            let text = format!("{label} ({sure}): {}", firing.explanation);
+            (&firing.start_time, "ALERT", text)
+        }
+        Message::StreamStatus(status) => {
+            let state = word(status.state().as_str_name(), "STATE_");
+            (&None, "status", format!("{state} {}", status.detail))
+        }
+        Message::Lagged(lagged) => {
+            let text = format!("{} messages were left out: going back", lagged.count);
+            (&None, "lagged", text)
+        }
+        Message::Ready(_) => return None,
+    };
+    let now = sightline_proto::time::timestamp(view.now_us);
+    let time = view.time(Some(time.as_ref().unwrap_or(&now)));
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = format!("{time}  {kind:6}  {stream}  {text}");
+    Some(line.trim_end().to_owned())
+}

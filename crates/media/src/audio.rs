@@ -27,6 +27,8 @@ pub(crate) struct AudioTrack {
     version: u64,
     wanted: bool,
     from_us: i64,
+    /// The transcription session.
+    session_number: u32,
     errors: u32,
 }
 
@@ -40,6 +42,7 @@ impl AudioTrack {
             version: 0,
             wanted: false,
             from_us: 0,
+            session_number: 0,
             errors: 0,
         }
     }
@@ -56,8 +59,6 @@ impl AudioTrack {
     ) -> Result<(), Failure> {
         self.follow_wishes();
         if !self.wanted {
-            self.finish();
-            self.chains = None;
             return Ok(());
         }
         if position_us + LEAD_US < self.from_us {
@@ -140,14 +141,22 @@ impl AudioTrack {
         self.session.report(Report::Utterance(Utterance {
             start_position_us: speech.start_us,
             pcm: pcm.into(),
+            session: self.session_number,
         }));
     }
 
     fn follow_wishes(&mut self) {
         if let Some((take, version)) = self.session.control.take_since(self.version) {
             self.version = version;
+            let goes_on = self.wanted && take.audio && take.audio_session == self.session_number;
+            if !goes_on {
+                // What was heard before belongs to the session before.
+                self.finish();
+                self.chains = None;
+            }
             self.wanted = take.audio;
             self.from_us = take.audio_from_us;
+            self.session_number = take.audio_session;
         }
     }
 }

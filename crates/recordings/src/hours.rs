@@ -7,7 +7,7 @@ use sightline_proto::internal::HourIndex;
 
 use crate::error::StoreError;
 use crate::names::{self, HOUR_US, Segment};
-use crate::store::{DEADLINE, Store, failed, within};
+use crate::store::{DEADLINE, Store, within};
 
 /// Larger than the index of any hour: some 300,000 segments.
 const INDEX_BYTES: usize = 4 * 1024 * 1024;
@@ -153,16 +153,7 @@ impl Store {
             .iter()
             .map(|segment| names::segment(rtstream, *segment))
             .collect();
-        let paths = stream::iter(paths?).map(Ok).boxed();
-        let mut removing = self.objects.delete_stream(paths);
-        loop {
-            let next = async { Ok(removing.next().await) };
-            match within(DEADLINE, "remove", "segment", next).await? {
-                None => return Ok(()),
-                Some(Ok(_) | Err(object_store::Error::NotFound { .. })) => {}
-                Some(Err(error)) => return Err(failed("remove", "segment", error)),
-            }
-        }
+        self.remove_all(stream::iter(paths?).map(Ok).boxed()).await
     }
 
     async fn index(&self, rtstream: &str, hour: i64) -> Result<Vec<Segment>, StoreError> {

@@ -91,7 +91,7 @@ pub(crate) fn stream(rtstream: &str) -> Result<Path, StoreError> {
     if uuid(Kind::RtStream, rtstream).is_none() {
         return Err(not_found("recording of that stream"));
     }
-    Ok(Path::from_iter(["recordings", rtstream]))
+    Ok(Path::from_iter([RECORDINGS, rtstream]))
 }
 
 /// The folder of an hour of a stream.
@@ -134,6 +134,8 @@ pub(crate) fn export(export_id: &str) -> Result<Path, StoreError> {
 
 /// What the index of an hour is called.
 pub(crate) const INDEX: &str = "index";
+/// Where recordings are.
+pub(crate) const RECORDINGS: &str = "recordings";
 /// Where player pages are.
 pub(crate) const PLAYERS: &str = "players";
 /// Where exports are.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
@@ -122,34 +121,6 @@ impl Store {
         let path = names::page(slug)?;
         let bytes = self.small(&path, "player page", PAGE_BYTES).await?;
         PlayerPage::decode(bytes).map_err(|_| damaged_page())
-    }
-
-    /// Removes player pages whose links have stopped working, and returns how many.
-    ///
-    /// # Errors
-    /// When the store fails. Damaged pages stay.
-    pub async fn remove_expired_pages(&self, now_us: i64) -> Result<u64, StoreError> {
-        let folder = Path::from(names::PLAYERS);
-        let listed = self.objects.list_with_delimiter(Some(&folder));
-        let listed = within(DEADLINE, "list", "player pages", listed).await?;
-        let slugs = listed
-            .objects
-            .into_iter()
-            .filter_map(|meta| meta.location.filename().map(str::to_owned));
-        let removing = futures::stream::iter(slugs).map(async |slug| {
-            let page = match self.page(&slug).await {
-                Ok(page) => page,
-                Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) => return Ok(0),
-                Err(error) => return Err(error),
-            };
-            if page.expires_us == 0 || page.expires_us > now_us {
-                return Ok(0);
-            }
-            self.remove(&names::page(&slug)?, "player page").await?;
-            Ok(1)
-        });
-        let removed = removing.buffer_unordered(AT_ONCE);
-        removed.try_fold(0, async |sum, n| Ok(sum + n)).await
     }
 
     /// Writes the MP4 file of an export from a local file, in parts, and returns its size.

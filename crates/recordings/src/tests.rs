@@ -220,7 +220,7 @@ async fn every_call_has_a_deadline() -> Result<()> {
         hanging.segment(STREAM, late()).await.map(drop),
         hanging.create_page(SLUG, &page).await,
         hanging.page(SLUG).await.map(drop),
-        hanging.remove_expired_pages(0).await.map(drop),
+        hanging.pages().await.map(drop),
         hanging.put_export(EXPORT, &file).await.map(drop),
         hanging.export(EXPORT, None).await.map(drop),
         hanging.export(EXPORT, Some(0..1)).await.map(drop),

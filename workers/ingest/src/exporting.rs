@@ -131,6 +131,14 @@ impl Exporter {
         let job = &received.message;
         let found = self.shared.catalog.fetch::<ExportRecord>(&job.export_id);
         let found = found.await.map_err(|error| Trouble::Later(chain(&error)))?;
+        if found.is_none() {
+            // It was deleted while it was written.
+            let removed = self.shared.library.store().remove_export(&job.export_id);
+            return removed.await.or_else(|error| match error {
+                StoreError::NotFound { .. } => Ok(()),
+                error => Err(Trouble::Later(chain(&error))),
+            });
+        }
         let running = found.as_ref().and_then(|found| {
             let export = found.value.export.as_ref()?;
             (export.state() == State::Running).then_some(&found.value)
@@ -170,7 +178,13 @@ impl Exporter {
             export.duration_seconds = duration_us as f64 / 1e6;
         };
         let changed = self.change(&job.export_id, done).await;
-        changed.map_err(|refusal| Trouble::Later(reason_of(refusal)))
+        let known = changed.map_err(|refusal| Trouble::Later(reason_of(refusal)))?;
+        if !known {
+            // The stream was deleted meanwhile, and whoever removed its exports did not find this one.
+            let removed = library.store().remove_export(&job.export_id).await;
+            return removed.map_err(|error| Trouble::Later(chain(&error)));
+        }
+        Ok(())
     }
 
     /// Has a child write the file, and returns how long it plays.
@@ -249,15 +263,16 @@ impl Exporter {
         Ok(child.send(Command::ExportEnd(ExportEnd {})).await.is_ok())
     }
 
-    /// Changes a running export's record.
-    async fn change(&self, id: &str, change: impl Fn(&mut Export)) -> Result<(), Refusal> {
+    /// Changes a running export's record; false if there is none.
+    async fn change(&self, id: &str, change: impl Fn(&mut Export)) -> Result<bool, Refusal> {
         let changed = self.shared.catalog.modify::<ExportRecord>(id, |record| {
             let running = |export: &&mut Export| export.state() == State::Running;
             let export = record.export.as_mut().filter(running);
             export.map(&change).is_some()
         });
         match changed.await {
-            Ok(_) | Err(CatalogError::Missing { .. }) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(CatalogError::Missing { .. }) => Ok(false),
             Err(error) => Err(Refusal::Retry {
                 after: RETRY,
                 reason: chain(&error),

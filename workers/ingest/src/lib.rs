@@ -8,6 +8,7 @@
 mod backoff;
 mod child;
 mod exporting;
+mod gone;
 mod holes;
 mod metrics;
 mod process;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use prost::Message;
 use sightline_bus::{BusError, Subject};
 use sightline_proto::ids;
-use sightline_proto::internal::{AudioChunk, FrameWindow, SampledWindow, Sampling, Utterance};
+use sightline_proto::internal::{
+    AudioChunk, FrameWindow, RtStreamRecord, SampledWindow, Sampling, Utterance,
+};
 use sightline_service::failpoint;
 use tokio::time::sleep;
 
@@ -59,7 +61,7 @@ pub(crate) async fn window(
     state.store_now_and_then().await
 }
 
-/// Publishes an utterance, then notes it.
+/// Publishes an utterance, unless its transcription was stopped at once meanwhile, then notes it.
 pub(crate) async fn utterance(
     shared: &Shared,
     state: &mut RunState,
@@ -76,15 +78,21 @@ pub(crate) async fn utterance(
         start_us,
         pcm: utterance.pcm,
         generation: state.run.generation,
+        session: utterance.session,
     };
-    let subject = Subject::Audio {
-        engine: shared.config.engine.clone(),
-        rtstream: rtstream_id.to_owned(),
-    };
-    failpoint::hit("ingest.before_utterance");
-    publish(shared, &subject, &chunk.id, &chunk).await;
-    failpoint::hit("ingest.after_utterance");
-    shared.metrics.utterances.inc();
+    let stream = shared.catalog.get::<RtStreamRecord>(rtstream_id);
+    let dropped = stream.map_or(0, |stream| stream.value.dropped_session);
+    // Session 0 was before there were any.
+    if !(1..=dropped).contains(&chunk.session) {
+        let subject = Subject::Audio {
+            engine: shared.config.engine.clone(),
+            rtstream: rtstream_id.to_owned(),
+        };
+        failpoint::hit("ingest.before_utterance");
+        publish(shared, &subject, &chunk.id, &chunk).await;
+        failpoint::hit("ingest.after_utterance");
+        shared.metrics.utterances.inc();
+    }
     state.run.audio_done_us = state.run.audio_done_us.max(end_of(&chunk));
     state.store().await
 }

@@ -47,7 +47,7 @@ pub(crate) struct RunState {
 
 impl RunState {
     /// Takes the stream: writes this worker and the next generation into its record. `None` if this start of the stream is
-    /// over already.
+    /// over already; that is told once more, in case who noted it died of it.
     pub(crate) async fn claim(
         shared: &Arc<Shared>,
         rtstream_id: &str,
@@ -55,26 +55,6 @@ impl RunState {
     ) -> Result<Option<Self>, RecordError> {
         let found = shared.catalog.fetch::<RunRecord>(rtstream_id).await?;
         let before = found.as_ref().map(|found| RunRecord::clone(&found.value));
-        let same_start = before
-            .as_ref()
-            .filter(|run| run.start_count == stream.start_count);
-        if same_start.is_some_and(is_over) {
-            return Ok(None);
-        }
-        let mut run = same_start.cloned().unwrap_or_default();
-        run.generation = before.map_or(0, |run| run.generation) + 1;
-        run.holder.clone_from(&shared.config.worker);
-        run.start_count = stream.start_count;
-        run.state = State::Connecting.into();
-        let revision = match found {
-            Some(found) => {
-                shared
-                    .catalog
-                    .update(rtstream_id, &run, found.revision)
-                    .await
-            }
-            None => shared.catalog.create(rtstream_id, &run).await,
-        };
         let mut state = Self {
             shared: Arc::clone(shared),
             rtstream_id: rtstream_id.to_owned(),
@@ -82,15 +62,44 @@ impl RunState {
                 .rtstream
                 .as_ref()
                 .map_or_else(String::new, |s| s.collection_id.clone()),
-            run,
-            revision: revision.map_err(fenced)?,
+            run: before.clone().unwrap_or_default(),
+            revision: 0,
             stored: Instant::now(),
             changes: 0,
             counted: None,
         };
+        let same_start = state.run.start_count == stream.start_count;
+        if same_start && is_over(&state.run) {
+            state.tell_end_again().await?;
+            return Ok(None);
+        }
+        if !same_start {
+            state.run = RunRecord::default();
+        }
+        let run = &mut state.run;
+        run.generation = before.map_or(0, |run| run.generation) + 1;
+        run.holder.clone_from(&shared.config.worker);
+        run.start_count = stream.start_count;
+        run.state = State::Connecting.into();
+        let catalog = &shared.catalog;
+        let written = match found {
+            Some(found) => catalog.update(rtstream_id, run, found.revision).await,
+            None => catalog.create(rtstream_id, run).await,
+        };
+        state.revision = written.map_err(fenced)?;
         state.skip_heard().await?;
         state.count(Some(State::Connecting));
         Ok(Some(state))
+    }
+
+    /// Removes the record of a stream that is gone, whoever holds it: that one finds itself fenced.
+    pub(crate) async fn forget(shared: &Shared, rtstream_id: &str) -> Result<(), RecordError> {
+        let catalog = &shared.catalog;
+        if let Some(found) = catalog.fetch::<RunRecord>(rtstream_id).await? {
+            let removed = catalog.delete::<RunRecord>(rtstream_id, found.revision);
+            removed.await.map_err(fenced)?;
+        }
+        Ok(())
     }
 
     /// A crash may have come between an utterance and the note that it is out; cut a second time it might start a sample
@@ -176,20 +185,35 @@ impl RunState {
     async fn tell(&mut self, detail: String) -> Result<(), RecordError> {
         self.changes += 1;
         let now = self.shared.clock.now_us();
-        let which = format!("{}.{}", self.run.generation, self.changes);
+        let id = if is_over(&self.run) {
+            self.end_id()
+        } else {
+            let which = format!("{}.{}", self.run.generation, self.changes);
+            self.observation_id(ObservationKind::Status, now, &which)
+        };
         let body = StatusBody {
             state: self.run.state,
             detail,
             attempt: self.run.attempt,
         };
-        self.observe(
-            ObservationKind::Status,
-            now,
-            now,
-            &which,
-            Body::Status(body),
-        )
-        .await
+        self.observe(ObservationKind::Status, id, now, now, Body::Status(body))
+            .await
+    }
+
+    /// Tells how this start ended, unless that was the last thing told.
+    async fn tell_end_again(&mut self) -> Result<(), RecordError> {
+        let last = self.observed(ObservationKind::Status);
+        let last = self.shared.bus.newest::<Observation>(&last).await?;
+        if last.is_some_and(|last| last.id == self.end_id()) {
+            return Ok(());
+        }
+        self.tell(self.run.detail.clone()).await
+    }
+
+    /// A start ends once: whoever tells it again does so with this id.
+    fn end_id(&self) -> String {
+        let which = format!("end.{}", self.run.start_count);
+        self.observation_id(ObservationKind::Status, 0, &which)
     }
 
     /// What recording is doing.
@@ -247,33 +271,29 @@ impl RunState {
             what: what.to_owned(),
             reason: reason.to_owned(),
         };
-        self.observe(ObservationKind::Gap, from_us, to_us, what, Body::Gap(body))
+        let id = self.observation_id(ObservationKind::Gap, from_us, what);
+        self.observe(ObservationKind::Gap, id, from_us, to_us, Body::Gap(body))
             .await
+    }
+
+    fn observation_id(&self, kind: ObservationKind, start_us: i64, answers: &str) -> String {
+        let (id, epoch_us) = (&self.rtstream_id, self.run.epoch_us);
+        ids::observation_id(kind.as_str(), id, epoch_us, start_us, answers, 0, "")
     }
 
     async fn observe(
         &self,
         kind: ObservationKind,
+        id: String,
         start_us: i64,
         end_us: i64,
-        answers: &str,
         body: Body,
     ) -> Result<(), RecordError> {
-        let epoch_us = self.run.epoch_us;
-        let id = ids::observation_id(
-            kind.as_str(),
-            &self.rtstream_id,
-            epoch_us,
-            start_us,
-            answers,
-            0,
-            "",
-        );
         let observation = Observation {
             id: id.clone(),
             rtstream_id: self.rtstream_id.clone(),
             collection_id: self.collection_id.clone(),
-            epoch_us,
+            epoch_us: self.run.epoch_us,
             start_us,
             end_us,
             model_revision: String::new(),

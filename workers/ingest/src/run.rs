@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use sightline_bus::Lease;
-use sightline_catalog::source;
+use sightline_catalog::{CatalogError, source};
 use sightline_proto::internal::RtStreamRecord;
 use sightline_proto::v1::rt_stream::{Playback, State};
 use sightline_service::{Shutdown, chain};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::record::{RecordError, RunState};
 use crate::supervise::{Source, Supervisor};
-use crate::{ACK_WAIT, Shared};
+use crate::{ACK_WAIT, PAUSE, Shared};
 
 /// What becomes of the lease.
 enum Outcome {
@@ -84,6 +84,7 @@ async fn begin(
 ) -> Result<Outcome, RecordError> {
     let found = shared.catalog.fetch::<RtStreamRecord>(id).await?;
     let Some(stream) = found.map(|found| found.value) else {
+        RunState::forget(shared, id).await?;
         return Ok(Outcome::Over);
     };
     let Some(mut state) = RunState::claim(shared, id, &stream).await? else {
@@ -106,6 +107,13 @@ async fn begin(
         () = unwanted(shared, id, stream.start_count) => Some((State::Stopped, String::new())),
         () = shutdown.cancelled() => None,
     };
+    if is_gone(shared, id).await? {
+        // Nobody is told how it ended, and nothing of it is kept.
+        drop(supervisor);
+        tracing::info!(rtstream = id, "the stream was deleted");
+        RunState::forget(shared, id).await?;
+        return Ok(Outcome::Over);
+    }
     supervisor.finish(end.is_some()).await?;
     drop(supervisor);
     let Some((end, detail)) = end else {
@@ -141,13 +149,31 @@ async fn open_source(shared: &Arc<Shared>, stream: &RtStreamRecord) -> Result<So
     })
 }
 
-/// Waits until this start of the stream is not wanted any more.
+/// Whether the stream is deleted: the server is asked, because the view may trail behind.
+async fn is_gone(shared: &Shared, id: &str) -> Result<bool, CatalogError> {
+    let catalog = &shared.catalog;
+    Ok(catalog.get::<RtStreamRecord>(id).is_none()
+        && catalog.fetch::<RtStreamRecord>(id).await?.is_none())
+}
+
+/// Waits until this start of the stream is not wanted any more, or the stream is deleted.
 async fn unwanted(shared: &Shared, id: &str, start_count: u64) {
     let mut changes = shared.catalog.changes();
     loop {
         changes.mark_unchanged();
         let stream = shared.catalog.get::<RtStreamRecord>(id);
-        if !stream.is_some_and(|s| s.value.wanted && s.value.start_count == start_count) {
+        let wanted = match stream {
+            Some(stream) => stream.value.wanted && stream.value.start_count == start_count,
+            None => match is_gone(shared, id).await {
+                Ok(gone) => !gone,
+                Err(error) => {
+                    tracing::debug!(%error, "whether the stream was deleted is asked again");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        if !wanted {
             return;
         }
         if changes.changed().await.is_err() {

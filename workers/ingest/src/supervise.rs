@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sightline_proto::ids;
 use sightline_proto::internal::child_report::Report;
-use sightline_proto::internal::{Failed, OpenSource, Opened, SampledWindow};
+use sightline_proto::internal::{Failed, OpenSource, Opened, SampledWindow, TakeFrom};
 use sightline_proto::v1::rt_stream::State;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -166,7 +166,7 @@ impl<'a> Supervisor<'a> {
     async fn child(&mut self) -> Result<ChildEnd, RecordError> {
         let mut changes = self.shared.catalog.changes();
         changes.mark_unchanged();
-        self.want(Wanted::of(&self.shared.catalog, self.id));
+        let take = self.take_now();
         let started = ChildProcess::start(&self.shared.config.child, self.open()).await;
         let child = match started {
             Ok(child) => self.child.insert(child),
@@ -176,9 +176,6 @@ impl<'a> Supervisor<'a> {
                 )));
             }
         };
-        let take = self
-            .wanted
-            .take_from(&self.state.run, self.recording.handed_us());
         if let Err(error) = child.take(take).await {
             let status = self.ended().await;
             return Ok(ChildEnd::Died(format!(
@@ -230,7 +227,6 @@ impl<'a> Supervisor<'a> {
                 Ok(()) = changes.changed() => {
                     let wanted = Wanted::of(&self.shared.catalog, self.id);
                     if wanted != self.wanted {
-                        self.want(wanted);
                         self.tell_child().await;
                     }
                 }
@@ -238,9 +234,15 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    async fn tell_child(&mut self) {
+    /// What is wanted now, as a child is told.
+    pub(crate) fn take_now(&mut self) -> TakeFrom {
+        self.want(Wanted::of(&self.shared.catalog, self.id));
         let handed_us = self.recording.handed_us();
-        let take = self.wanted.take_from(&self.state.run, handed_us);
+        self.wanted.take_from(&self.state.run, handed_us)
+    }
+
+    async fn tell_child(&mut self) {
+        let take = self.take_now();
         if let Some(child) = &mut self.child {
             // A child that does not listen is gone, which its reports tell.
             let _ = child.take(take).await;
@@ -264,12 +266,18 @@ impl<'a> Supervisor<'a> {
         self.last_media_us.max(self.recording.handed_us())
     }
 
-    /// Changes what is wanted. What is new begins with the next whole window: for what has gone by, a file would have to be
-    /// read again, and everything else would wait.
+    /// Changes what is wanted. What is new begins with the next whole window, and speech of a new session here: for what has gone
+    /// by, a file would have to be read again, and everything else would wait.
     fn want(&mut self, wanted: Wanted) {
         self.wanted = wanted;
-        let position_us = (self.reached_us() - self.state.run.epoch_us).max(0);
-        let next_window = &mut self.state.run.next_window;
+        let reached_us = self.reached_us();
+        let position_us = (reached_us - self.state.run.epoch_us).max(0);
+        let run = &mut self.state.run;
+        if self.wanted.audio && self.wanted.session != run.audio_session {
+            run.audio_session = self.wanted.session;
+            run.audio_done_us = run.audio_done_us.max(reached_us);
+        }
+        let next_window = &mut run.next_window;
         next_window.retain(|key, _| self.wanted.samplings.contains_key(key));
         for (key, (sampling, _)) in &self.wanted.samplings {
             let first = || {

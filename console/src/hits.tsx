@@ -48,7 +48,7 @@ export function Hits({ hits }: { hits: SearchHit[] }) {
   return (
     <>
       {playing && (
-        <div class="stage" ref={stage}>
+        <div class="stage found" ref={stage}>
           <Player url={playing.streamUrl} atMs={ms(playing.startTime)} label={`Found in ${streamName(playing.rtstreamId)}`} />
           <p class="now">{playing.text}</p>
         </div>

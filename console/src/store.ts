@@ -144,7 +144,8 @@ function apply(message: Message): void {
     case 'streamStatus': {
       const { rtstreamId, state, detail, attempt } = message.value;
       change(rtstreamId, (before) => ({
-        stream: { ...before.stream, state, stateDetail: detail, attempt },
+        // What is told of a running stream is no reason for concern.
+        stream: { ...before.stream, state, stateDetail: state === RtStream_State.ACTIVE ? '' : detail, attempt },
         reconnects: before.reconnects + (state === RtStream_State.RECONNECTING && attempt <= 1 ? 1 : 0),
       }));
       break;

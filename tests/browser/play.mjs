@@ -3,39 +3,14 @@
 //   node play.mjs CHROMIUM URL SEEK_SECONDS
 //
 // Times are milliseconds from the start of the navigation, as the page measures them.
-import { chromium } from 'playwright-core';
+import { DEADLINE_MS, launch, open } from './browser.mjs';
 
 const [executablePath, url, seek] = process.argv.slice(2);
-const DEADLINE_MS = 30000;
-
-const browser = await chromium.launch({
-  executablePath,
-  headless: true,
-  timeout: DEADLINE_MS,
-  args: [
-    '--headless',
-    '--no-sandbox',
-    '--disable-gpu',
-    '--disable-quic',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-  ],
-});
+const browser = await launch(executablePath);
 
 try {
-  // A new context has a fresh profile.
-  const page = await (await browser.newContext()).newPage();
-  const errors = [];
-  page.on('console', (message) => message.type() === 'error' && errors.push(message.text()));
-  page.on('pageerror', (error) => errors.push(String(error)));
-  page.on('dialog', (dialog) => dialog.dismiss());
+  const { page, errors, violations } = await open(browser);
   await page.addInitScript(() => {
-    window.seen = { playing: null, violations: [] };
-    document.addEventListener('securitypolicyviolation', (event) => {
-      window.seen.violations.push(`${event.effectiveDirective} ${event.blockedURI}`);
-    });
     // A picture on the screen, not merely the wish to play.
     const watch = (video) => video.requestVideoFrameCallback((now) => {
       window.seen.playing ??= now;
@@ -98,7 +73,7 @@ try {
     message: await text('#message'),
     images: await page.evaluate(() => document.images.length),
     ran: await page.evaluate(() => Boolean(window.ran)),
-    violations: await page.evaluate(() => window.seen.violations),
+    violations: await violations(),
     errors,
   }));
 } finally {

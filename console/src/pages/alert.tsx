@@ -78,7 +78,7 @@ function Firings({ alertId, callback }: { alertId: string; callback: boolean }) 
       <h2>Firings</h2>
       <Failure text={stored.failure || attempts.failure} retry={stored.reload} />
       {playing && (
-        <div class="stage">
+        <div class="stage found">
           <Player url={playing.streamUrl} atMs={ms(playing.startTime)} label={`Firing of ${playing.label}`} />
         </div>
       )}

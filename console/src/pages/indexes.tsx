@@ -1,9 +1,12 @@
 // What is asked of a stream's pictures: its indexes, and adding one.
-import { useMemo, useState } from 'preact/hooks';
+import { useEffect, useMemo, useState } from 'preact/hooks';
 import { indexes, requestId } from '../api';
 import { type Index, Index_Kind, Index_State } from '../gen/sightline/v1/index_pb';
 import { indexesOf } from '../store';
 import { Failure, Field, useAction, useLoad } from '../ui';
+
+/** So often the counts are read again. */
+const COUNTS_MS = 15_000;
 
 function Row({ index, changed }: { index: Index; changed: () => void }) {
   const { busy, failure, run } = useAction();
@@ -61,6 +64,10 @@ function Add({ rtstreamId, added }: { rtstreamId: string; added: () => void }) {
 
 export function Indexes({ rtstreamId }: { rtstreamId: string }) {
   const list = useLoad(() => indexesOf(rtstreamId, true), [rtstreamId]);
+  useEffect(() => {
+    const timer = setInterval(() => document.hidden || list.reload(), COUNTS_MS);
+    return () => clearInterval(timer);
+  }, [list.reload]);
   return (
     <section class="card" aria-label="Indexes">
       <h2>Indexes</h2>

@@ -1,4 +1,4 @@
-//! A real Chromium that opens player pages and says what it saw (`tests/browser/play.mjs`).
+//! A real Chromium that opens pages and says what it saw, led by the scripts of `tests/browser`.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::repository;
 
-/// How long one look at a page may take, with the start of the browser.
+/// How long one look at a player page may take, with the start of the browser.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Debian's package.
 const CHROMIUM: &str = "/usr/bin/chromium";
@@ -22,6 +22,14 @@ const LAST_WORDS: usize = 2000;
 /// # Errors
 /// When `scripts/setup test` has not installed what it takes, or the browser does not come back within a minute.
 pub async fn play(url: &str, seek_seconds: f64) -> Result<Value> {
+    lead("play.mjs", &[url, &seek_seconds.to_string()], DEADLINE).await
+}
+
+/// Leads the browser by a script of `tests/browser`; what the script printed.
+///
+/// # Errors
+/// When `scripts/setup test` has not installed what it takes, the script fails, or it takes longer than `longest`.
+pub async fn lead(script: &str, arguments: &[&str], longest: Duration) -> Result<Value> {
     let tests = repository().join("tests/browser");
     for needed in [Path::new(CHROMIUM), &tests.join("node_modules")] {
         if !needed.exists() {
@@ -35,7 +43,8 @@ pub async fn play(url: &str, seek_seconds: f64) -> Result<Value> {
     let home = tempfile::tempdir()?;
     let child = Command::new("node")
         .current_dir(&tests)
-        .args(["play.mjs", CHROMIUM, url, &seek_seconds.to_string()])
+        .args([script, CHROMIUM])
+        .args(arguments)
         .env("HOME", home.path())
         .env("TMPDIR", home.path())
         .env_remove("XDG_CONFIG_HOME")
@@ -46,7 +55,7 @@ pub async fn play(url: &str, seek_seconds: f64) -> Result<Value> {
         .kill_on_drop(true)
         .spawn()
         .context("cannot start node: run `make test`, which installs it")?;
-    let output = tokio::time::timeout(DEADLINE, child.wait_with_output())
+    let output = tokio::time::timeout(longest, child.wait_with_output())
         .await
         .context("the browser does not come back")??;
     let said = String::from_utf8_lossy(&output.stderr);

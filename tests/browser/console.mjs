@@ -1,0 +1,165 @@
+// Walks through the console as a new user would, in a real Chromium, and prints what it saw as one line of JSON.
+//
+//   node console.mjs CHROMIUM JSON
+//
+// JSON: url, key, source (a file:// address), webhook, pictures (a directory for a screenshot of each step).
+import { join } from 'node:path';
+import axe from 'axe-core';
+import { DEADLINE_MS, launch, open } from './browser.mjs';
+
+const { url, key, source, webhook, pictures } = JSON.parse(process.argv[3]);
+/** The sample clip shows the event within 90 s. */
+const FIRING_MS = 120000;
+
+/** Takes a picture of the page on which something failed. */
+let failed;
+
+const browser = await launch(process.argv[2]);
+try {
+  const { page, errors, violations } = await open(browser, { viewport: { width: 1280, height: 800 }, colorScheme: 'light' });
+  page.setDefaultTimeout(DEADLINE_MS);
+  failed = () => page.screenshot({ path: join(pictures, 'failed.png') });
+  const seen = { steps: [], faults: [] };
+
+  const step = async (name) => {
+    seen.steps.push(name);
+    const number = String(seen.steps.length).padStart(2, '0');
+    await page.screenshot({ path: join(pictures, `${number}-${name}.png`) });
+    await page.evaluate(axe.source);
+    const { violations: found } = await page.evaluate(() => window.axe.run());
+    for (const { id, impact, nodes } of found) {
+      if (impact === 'serious' || impact === 'critical') seen.faults.push(`${name}: ${id} ${nodes[0].html}`);
+    }
+  };
+  const button = (name) => page.getByRole('button', { name });
+  const link = (name) => page.getByRole('link', { name });
+  const go = (name) => page.getByRole('navigation').getByRole('link', { name }).click();
+  // By how much the video's time advances, once it plays.
+  const advance = async () => {
+    const video = page.locator('video').first();
+    await page.waitForFunction(() => {
+      const element = document.querySelector('video');
+      return element && element.readyState >= 2 && !element.paused;
+    });
+    const before = await video.evaluate((element) => element.currentTime);
+    await page.waitForFunction((at) => document.querySelector('video').currentTime >= at + 1, before);
+    return { by: (await video.evaluate((element) => element.currentTime)) - before, width: await video.evaluate((element) => element.videoWidth) };
+  };
+
+  // Signing in, with a wrong key first.
+  const answer = await page.goto(url);
+  seen.status = answer.status();
+  seen.policy = answer.headers()['content-security-policy'];
+  const field = page.getByLabel('API key');
+  await field.waitFor();
+  seen.paint_ms = await page.evaluate(() => new Promise((resolve) => {
+    const found = (list) => list.find(({ name }) => name === 'first-contentful-paint')?.startTime;
+    const now = found(performance.getEntriesByType('paint'));
+    if (now !== undefined) resolve(now);
+    new PerformanceObserver((list) => resolve(found(list.getEntries()))).observe({ type: 'paint', buffered: true });
+  }));
+  await field.fill('not the key');
+  await button('Sign in').click();
+  seen.refusal = await page.getByRole('alert').innerText();
+  await step('sign-in');
+  await field.fill(key);
+  await page.keyboard.press('Enter');
+
+  // Connecting the clip.
+  await page.getByText('No stream is connected yet').waitFor();
+  await step('no-streams');
+  await link('Connect a stream').first().click();
+  await page.getByLabel('Source').fill(source);
+  await page.getByLabel('Name').fill('Main street');
+  await step('connect');
+  const connected = Date.now();
+  await button('Connect').click();
+
+  // Captions and a picture.
+  await page.locator('.entry.scene').first().waitFor();
+  seen.caption_ms = Date.now() - connected;
+  seen.caption = await page.locator('.entry.scene p').first().innerText();
+  seen.live = await advance();
+  await page.locator('.entry.speech').first().waitFor();
+  await step('stream');
+
+  // Searching, until there is something to be found.
+  await go('Search');
+  await page.getByLabel('Look for').fill('a bus moving slowly');
+  await page.waitForFunction(() => {
+    const found = document.querySelector('.hit');
+    const busy = [...document.querySelectorAll('[role=status]')].some(({ textContent }) => textContent.startsWith('Searching'));
+    if (!found && !busy) document.querySelector('form[role=search]').requestSubmit();
+    return found;
+  }, null, { polling: 500 });
+  seen.hit = await page.locator('.hit .caption').first().innerText();
+  seen.score = Number(await page.locator('.hit .score').first().innerText());
+  await button(/^Watch Main street/).first().click();
+  seen.found = await advance();
+  await page.locator('.hit img').first().waitFor();
+  await step('search');
+
+  // An alert, tried on what is stored before it is made.
+  await go('Alerts');
+  await page.getByText('Nothing is watched for yet').waitFor();
+  await link('New alert').first().click();
+  await page.getByLabel('What to watch for').fill('Detect when someone enters restricted area');
+  await page.getByLabel('Short name').fill('restricted area');
+  await page.getByLabel('Post it to').fill(webhook);
+  await button('Try it on what is stored').click();
+  await page.locator('.hit').first().waitFor();
+  seen.tried = await page.locator('.hit').count();
+  await step('new-alert');
+  await button('Create the alert').click();
+  await page.getByText('It has not fired yet').waitFor();
+
+  // Meanwhile the connection is lost, and comes back by itself.
+  await page.context().setOffline(true);
+  await page.getByText('The connection to the server is lost').waitFor();
+  await step('lost');
+  await page.context().setOffline(false);
+  await page.getByText('The connection to the server is lost').waitFor({ state: 'detached' });
+
+  // It fires, with its clip and its delivery.
+  await page.locator('.hit').first().waitFor({ timeout: FIRING_MS });
+  seen.fired = await page.locator('.hit .caption').first().innerText();
+  await page.getByText(/^Delivered, /).first().waitFor();
+  await button(/^Watch restricted area/).first().click();
+  seen.clip = await advance();
+  await step('alert');
+
+  // The other pages, and a phone in the dark.
+  await go('Alerts');
+  await link('restricted area').first().waitFor();
+  await step('alerts');
+  await go('System');
+  await page.getByRole('table').first().waitFor();
+  await step('system');
+  await go('Streams');
+  await page.locator('.stream .thumbnail img').first().waitFor();
+  await step('streams');
+  await page.emulateMedia({ colorScheme: 'dark' });
+  await page.setViewportSize({ width: 390, height: 844 });
+  seen.overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  await step('phone');
+
+  // By keyboard alone: from the top of the page into the stream.
+  await page.evaluate(() => document.activeElement.blur());
+  await page.keyboard.press('Tab');
+  seen.skip = await page.evaluate(() => document.activeElement.textContent);
+  await link('Main street').focus();
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { level: 1, name: 'Main street' }).waitFor();
+  seen.addresses = await page.evaluate(() => performance.getEntriesByType('resource').map(({ name }) => name));
+  await button('Sign out').click();
+  await field.waitFor();
+
+  seen.violations = await violations();
+  seen.errors = errors;
+  console.log(JSON.stringify(seen));
+} catch (error) {
+  await failed?.().catch(() => {});
+  throw error;
+} finally {
+  await browser.close();
+}

@@ -133,31 +133,31 @@ impl Tls {
             let tls = self.clone();
             // Both are small files, but the file system may be anybody's.
             let looked = tokio::task::spawn_blocking(move || tls.look()).await;
-            if let Err(error) = looked {
-                tracing::error!(%error, "looking for a new certificate failed");
+            match looked {
+                Ok(Ok(false)) => {}
+                Ok(Ok(true)) => tracing::info!("new connections get the new certificate"),
+                Ok(Err(error)) => tracing::warn!(
+                    error = chain(&error),
+                    "the new certificate cannot be used, the one before stays"
+                ),
+                Err(error) => tracing::error!(%error, "looking for a new certificate failed"),
             }
         }
     }
 
-    /// Reads the files again if they changed. A pair that can't be used is told once, and the one before stays.
-    fn look(&self) {
+    /// Reads the files again if they changed since they were last read; whether there is a new pair. One that can't be used is
+    /// an error once, and the pair before stays.
+    fn look(&self) -> Result<bool, TlsError> {
         let Inner { files, pair, .. } = &*self.0;
         let stamps = files.stamps();
         let mut read = self.0.read.lock().unwrap_or_else(PoisonError::into_inner);
         if *read == stamps {
-            return;
+            return Ok(false);
         }
         *read = stamps;
-        match files.read(&default_provider()) {
-            Ok(new) => {
-                *pair.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-                tracing::info!(cert = %files.cert.display(), "new connections get the new certificate");
-            }
-            Err(error) => tracing::warn!(
-                error = chain(&error),
-                "the new certificate cannot be used, the one before stays"
-            ),
-        }
+        let new = Arc::new(files.read(&default_provider())?);
+        *pair.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(true)
     }
 }
 
@@ -220,5 +220,87 @@ impl ResolvesServerCert for Pair {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let pair = self.0.read().unwrap_or_else(PoisonError::into_inner);
         Some(Arc::clone(&pair))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata");
+
+    /// A directory whose files are replaced as operators do it.
+    struct Dir(TempDir);
+
+    impl Dir {
+        fn put(&self, name: &str, from: &str) -> PathBuf {
+            let (new, path) = (self.0.path().join("new"), self.0.path().join(name));
+            match from {
+                "nothing" => std::fs::write(&new, "").expect("written"),
+                "nonsense" => std::fs::write(&new, "-----BEGIN CERT").expect("written"),
+                from => {
+                    std::fs::copy(format!("{DATA}/{from}"), &new).expect("copied");
+                }
+            }
+            std::fs::rename(new, &path).expect("moved");
+            path
+        }
+    }
+
+    fn dir() -> Dir {
+        Dir(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    #[test]
+    fn what_cannot_be_used_says_what_to_do() {
+        for (cert, key, expected) in [
+            ("first.cert.pem", "second.key.pem", "one pair"),
+            ("nothing", "first.key.pem", "BEGIN CERTIFICATE"),
+            ("nonsense", "first.key.pem", "BEGIN CERTIFICATE"),
+            ("first.key.pem", "first.key.pem", "BEGIN CERTIFICATE"),
+            ("first.cert.pem", "nothing", "BEGIN PRIVATE KEY"),
+            ("first.cert.pem", "first.cert.pem", "BEGIN PRIVATE KEY"),
+        ] {
+            let dir = dir();
+            let loaded = Tls::load(&dir.put("cert", cert), &dir.put("key", key));
+            let error = loaded.expect_err("no pair");
+            let text = error.to_string();
+            assert!(text.contains(expected), "{cert} {key}: {text}");
+        }
+        let gone = Path::new("/nowhere/cert.pem");
+        let error = Tls::load(gone, gone).expect_err("no such file").to_string();
+        assert!(
+            error.contains("/nowhere/cert.pem") && error.contains("--tls-cert"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_changed_pair_is_taken_and_a_broken_one_is_told_once() {
+        let dir = dir();
+        let cert = dir.put("cert", "first.cert.pem");
+        let tls = Tls::load(&cert, &dir.put("key", "first.key.pem")).expect("a pair");
+        let served = || {
+            let pair = tls.0.pair.0.read().expect("not poisoned");
+            pair.cert[0].clone()
+        };
+        let first = served();
+        assert!(!tls.look().expect("nothing new"));
+
+        dir.put("cert", "second.cert.pem");
+        assert!(matches!(tls.look(), Err(TlsError::Mismatch { .. })));
+        assert!(!tls.look().expect("told before"));
+        assert_eq!(served(), first);
+
+        dir.put("key", "second.key.pem");
+        assert!(tls.look().expect("a pair"));
+        assert_ne!(served(), first);
+
+        std::fs::remove_file(&cert).expect("removed");
+        assert!(matches!(tls.look(), Err(TlsError::Read { .. })));
+        dir.put("cert", "second.cert.pem");
+        assert!(tls.look().expect("a pair again"));
     }
 }

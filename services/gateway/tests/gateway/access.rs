@@ -49,7 +49,7 @@ async fn calls_need_the_key_by_either_header() {
         assert_eq!(code, expected, "{header}");
     }
     let metrics = gateway.metrics.encode();
-    let counted = "sightline_gateway_calls_total{method=\"sightline.v1.RtStreamService/ListRtStreams\",code=\"UNAUTHENTICATED\"} 3";
+    let counted = "sightline_gateway_calls_total{skin=\"grpc\",method=\"sightline.v1.RtStreamService/ListRtStreams\",code=\"UNAUTHENTICATED\"} 3";
     assert!(metrics.contains(counted), "{metrics}");
 }
 

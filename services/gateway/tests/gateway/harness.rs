@@ -76,6 +76,21 @@ impl Gateway {
     }
 
     pub async fn start_with(records: Endpoint, limits: Limits) -> Self {
+        let change = |config: &mut Config| {
+            config.limits = Limits {
+                drain: Duration::from_secs(2),
+                ..limits
+            };
+        };
+        Self::start_at("127.0.0.1:0", records, change).await
+    }
+
+    /// A gateway that is told something else, or listens elsewhere.
+    pub async fn start_at(
+        listen: &str,
+        records: Endpoint,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let nats = EmbeddedServer::start(Path::new("nats-server"), &dir.path().join("nats"))
             .expect("nats-server starts");
@@ -87,7 +102,7 @@ impl Gateway {
         std::fs::write(media.join("clip.mp4"), b"not looked into here").expect("clip");
         std::fs::write(dir.path().join("outside.mp4"), b"outside").expect("clip");
         let metrics = Metrics::default();
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = TcpListener::bind(listen).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let shutdown = Shutdown::new();
         let clock = Arc::new(ManualClock::at(NOW_US));
@@ -95,18 +110,19 @@ impl Gateway {
         let links = Links::new(&public, &[7; 32], Some(LIFETIME_US));
         let recordings = format!("file://{}", dir.path().join("recordings").display());
         let store = Store::open(&recordings, []).expect("a store");
-        let config = Config {
+        let mut config = Config {
             api_keys: ApiKeys::new([KEY]),
             tls: None,
             allow_plain_keys: false,
             default_model: "demo-vlm".to_owned(),
             models: vec!["demo-vlm".to_owned(), "other".to_owned()],
+            engine: "whisper".to_owned(),
             default_threshold: 0.6,
             media_root: Some(media),
             egress: Policy::default(),
             limits: Limits {
                 drain: Duration::from_secs(2),
-                ..limits
+                ..Limits::default()
             },
             links: links.clone(),
             retention: Retention {
@@ -114,6 +130,7 @@ impl Gateway {
                 max_bytes: 0,
             },
         };
+        change(&mut config);
         let deps = Deps {
             bus: bus.clone(),
             catalog: catalog.clone(),
@@ -168,6 +185,7 @@ impl Gateway {
         let kind = match observation.body {
             Some(Body::Scene(_)) => ObservationKind::Scene,
             Some(Body::Transcript(_)) => ObservationKind::Transcript,
+            Some(Body::AudioScene(_)) => ObservationKind::AudioScene,
             Some(Body::Verdict(_)) => ObservationKind::Verdict,
             Some(Body::Firing(_)) => ObservationKind::Firing,
             Some(Body::Status(_)) => ObservationKind::Status,

@@ -1,6 +1,7 @@
 //! The gateway over real gRPC and HTTP, with a real nats-server behind it.
 
 mod access;
+mod admission;
 mod browser;
 mod collections;
 mod errors;
@@ -13,4 +14,5 @@ mod resources;
 mod rest;
 mod rest_recordings;
 mod rest_refusals;
+mod tls;
 mod watching;

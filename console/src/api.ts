@@ -94,18 +94,21 @@ export async function all<Item>(
   return found;
 }
 
-/** Runs `work` for each item, at most `width` at a time. */
-export async function each<Item, Result>(items: Item[], width: number, work: (item: Item) => Promise<Result>): Promise<Result[]> {
-  const results: Result[] = new Array<Result>(items.length);
-  let next = 0;
-  const lane = async (): Promise<void> => {
-    while (next < items.length) {
-      const place = next++;
-      results[place] = await work(items[place] as Item);
+/** Runs what it is given, at most `width` at a time, in the order in which it was given. */
+export function lanes(width: number): <Result>(work: () => Promise<Result>) => Promise<Result> {
+  let free = width;
+  const waiting: (() => void)[] = [];
+  return async (work) => {
+    if (free === 0) await new Promise<void>((resolve) => waiting.push(resolve));
+    else free -= 1;
+    try {
+      return await work();
+    } finally {
+      const next = waiting.shift();
+      if (next) next();
+      else free += 1;
     }
   };
-  await Promise.all(Array.from({ length: Math.min(width, items.length) }, lane));
-  return results;
 }
 
 export function codeOf(error: unknown): Code {

@@ -1,7 +1,7 @@
 // What the console knows of streams: read once, then kept current by the watch, so that no stream is ever polled.
 import { batch, type Signal, signal } from '@preact/signals';
 import { Code } from '@connectrpc/connect';
-import { all, codeOf, indexes, PAGE, streams, words } from './api';
+import { all, codeOf, indexes, lanes, PAGE, streams, words } from './api';
 import type { Firing } from './gen/sightline/v1/event_pb';
 import type { Index, Scene } from './gen/sightline/v1/index_pb';
 import { type RtStream, RtStream_State } from './gen/sightline/v1/rtstream_pb';
@@ -117,6 +117,25 @@ export function indexesOf(rtstreamId: string, fresh = false): Promise<Index[]> {
   return list;
 }
 
+/** Streams whose newest scene was asked for. */
+const acquainted = new Set<string>();
+const asking = lanes(4);
+
+/** Reads the newest scene of a stream that nothing has arrived of yet, once. */
+export async function acquaint(id: string): Promise<void> {
+  if (acquainted.has(id)) return;
+  acquainted.add(id);
+  await asking(async () => {
+    try {
+      const newest = await Promise.all((await indexesOf(id)).map(({ id: indexId }) => indexes.listScenes({ indexId, pageSize: 1 })));
+      const scenes = newest.flatMap((answer) => answer.scenes).sort((a, b) => ms(a.endTime) - ms(b.endTime));
+      if (knownStream(id)?.value.scene === undefined) scenes.slice(-1).forEach(described);
+    } catch {
+      acquainted.delete(id);
+    }
+  });
+}
+
 function change(id: string, by: (before: Known) => Partial<Known>): void {
   const place = known.get(id);
   if (!place) return refreshSoon();
@@ -190,6 +209,7 @@ export function clear(): void {
   known.clear();
   windows.clear();
   ofStream.clear();
+  acquainted.clear();
   batch(() => {
     order.value = [];
     firings.value = [];

@@ -1,5 +1,5 @@
 // The parts that pages are made of.
-import type { ComponentChildren } from 'preact';
+import type { ComponentChildren, RefObject } from 'preact';
 import { useCallback, useEffect, useId, useRef, useState } from 'preact/hooks';
 import { signal } from '@preact/signals';
 import { recordings, words } from './api';
@@ -142,6 +142,25 @@ export function Score({ value }: { value: number }) {
   );
 }
 
+/** Does something once an element has come into view, and again whenever `from` has changed. */
+export function useInView(place: RefObject<Element | null>, act: () => (() => void) | undefined, from: unknown[]): void {
+  useEffect(() => {
+    const element = place.current;
+    if (!element) return;
+    let end: (() => void) | undefined;
+    const observer = new IntersectionObserver((entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      observer.disconnect();
+      end = act();
+    });
+    observer.observe(element);
+    return () => {
+      observer.disconnect();
+      end?.();
+    };
+  }, from);
+}
+
 const pictures = new Map<string, Promise<string>>();
 /** Addresses of pictures that are remembered; then all are asked for anew. */
 const PICTURES = 500;
@@ -173,22 +192,15 @@ export function Thumbnail({ rtstreamId, atMs }: { rtstreamId: string; atMs: numb
     setAddress('');
     if (tries + 1 < TRIES) setTimeout(setTries, PAUSE_MS, tries + 1);
   };
-  useEffect(() => {
-    const element = place.current;
-    if (!element || atMs === 0) return;
+  useInView(place, () => {
+    if (atMs === 0) return undefined;
     let gone = false;
-    const observer = new IntersectionObserver((entries) => {
-      if (!entries.some((entry) => entry.isIntersecting)) return;
-      observer.disconnect();
-      picture(rtstreamId, atMs).then(
-        (found) => !gone && setAddress(found),
-        () => {},
-      );
-    });
-    observer.observe(element);
+    picture(rtstreamId, atMs).then(
+      (found) => !gone && setAddress(found),
+      () => {},
+    );
     return () => {
       gone = true;
-      observer.disconnect();
     };
   }, [rtstreamId, atMs, tries]);
   return (

@@ -21,8 +21,8 @@ function Row({ index, changed }: { index: Index; changed: () => void }) {
       <td>{index.kind === Index_Kind.AUDIO ? 'speech' : 'pictures'}</td>
       <td class="wide">{index.prompt}</td>
       <td><span class={`badge ${running ? 'good' : 'quiet'}`}>{running ? 'running' : 'stopped'}</span></td>
-      <td class="number">{String(index.stats?.described ?? 0)}</td>
-      <td class="number">{String(index.stats?.missing ?? 0)}</td>
+      <td class="number">{String(index.stats?.described ?? '–')}</td>
+      <td class="number">{String(index.stats?.missing ?? '–')}</td>
       <td>
         <button type="button" disabled={busy} onClick={press} aria-label={`${running ? 'Stop' : 'Start'} ${index.name}`}>{running ? 'Stop' : 'Start'}</button>
         <Failure text={failure} />
@@ -62,8 +62,14 @@ function Add({ rtstreamId, added }: { rtstreamId: string; added: () => void }) {
   );
 }
 
+/** The indexes of a stream with their counts, which lists do not have. */
+async function counted(rtstreamId: string): Promise<Index[]> {
+  const list = await indexesOf(rtstreamId, true);
+  return Promise.all(list.map(async (index) => (await indexes.getIndex({ indexId: index.id })).index ?? index));
+}
+
 export function Indexes({ rtstreamId }: { rtstreamId: string }) {
-  const list = useLoad(() => indexesOf(rtstreamId, true), [rtstreamId]);
+  const list = useLoad(() => counted(rtstreamId), [rtstreamId]);
   useEffect(() => {
     const timer = setInterval(() => document.hidden || list.reload(), COUNTS_MS);
     return () => clearInterval(timer);

@@ -1,12 +1,12 @@
 // All streams at a glance, kept current by the watch.
-import { useState } from 'preact/hooks';
+import { useRef, useState } from 'preact/hooks';
 import { useComputed } from '@preact/signals';
 import { streams } from '../api';
 import { RtStream_RecordingState } from '../gen/sightline/v1/rtstream_pb';
 import { to } from '../route';
-import { failure, knownStream, loaded, order, put, refresh } from '../store';
+import { acquaint, failure, knownStream, loaded, order, put, refresh } from '../store';
 import { ago } from '../time';
-import { Empty, Failure, isRunning, now, Page, StateBadge, Thumbnail, useAction } from '../ui';
+import { Empty, Failure, isRunning, now, Page, StateBadge, Thumbnail, useAction, useInView } from '../ui';
 
 /** A picture of a stream is at most so old. */
 const PICTURE_MS = 60_000;
@@ -38,13 +38,15 @@ function LastFrame({ lastFrameMs }: { lastFrameMs: number }) {
 function Card({ id }: { id: string }) {
   const known = knownStream(id)?.value;
   const [shown, setShown] = useState(0);
+  const place = useRef<HTMLLIElement>(null);
+  useInView(place, () => void acquaint(id), [id]);
   if (!known) return null;
   const { stream, scene, lastFrameMs } = known;
   // The first frame that is known, and then another a minute later.
   if (lastFrameMs - shown >= PICTURE_MS) setShown(lastFrameMs);
   const recorded = stream.recordingState !== RtStream_RecordingState.UNSPECIFIED;
   return (
-    <li class="card stream">
+    <li class="card stream" ref={place}>
       <a href={to(['streams', id])} class="picture" tabIndex={-1} aria-hidden="true">
         <Thumbnail rtstreamId={id} atMs={recorded ? shown : 0} />
       </a>
@@ -53,7 +55,7 @@ function Card({ id }: { id: string }) {
         <StateBadge state={stream.state} />
       </div>
       {stream.stateDetail !== '' && <p class="detail">{stream.stateDetail}</p>}
-      <p class="caption">{scene ? scene.text : <span class="quiet">No caption has arrived since this page was opened.</span>}</p>
+      <p class="caption">{scene ? scene.text : <span class="quiet">Nothing is described yet.</span>}</p>
       <dl class="facts">
         <div><dt>Last frame</dt><dd>{lastFrameMs === 0 ? '–' : <LastFrame lastFrameMs={lastFrameMs} />}</dd></div>
         <div><dt>Frames/s</dt><dd>{known.fps === 0 ? '–' : known.fps.toFixed(1)}</dd></div>
@@ -82,7 +84,7 @@ export function StreamsPage() {
       {ids.length > 0 && (
         <>
           <ul class="grid">{ids.map((id) => <Card key={id} id={id} />)}</ul>
-          <p class="hint">Frames, missed windows, reconnects and alerts are counted from when this page was opened.</p>
+          <p class="hint">Missed windows, reconnects and alerts are counted from when this page was opened.</p>
         </>
       )}
     </Page>

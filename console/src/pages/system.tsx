@@ -1,5 +1,5 @@
 // How the platform is doing, as far as its API says.
-import { each, indexes } from '../api';
+import { indexes, lanes } from '../api';
 import type { Index } from '../gen/sightline/v1/index_pb';
 import { connection } from '../live';
 import { to } from '../route';
@@ -7,8 +7,8 @@ import { indexesOf, knownStream, order, streamName } from '../store';
 import { Failure, Page, stateName, useLoad } from '../ui';
 import { Keys } from './keys';
 
-/** Calls at a time: many streams are asked for one after the other. */
-const WIDTH = 4;
+/** Many streams are asked for one after the other. */
+const asking = lanes(4);
 
 interface Known {
   index: Index;
@@ -17,11 +17,13 @@ interface Known {
 }
 
 async function look(ids: string[]): Promise<Known[]> {
-  const lists = await each(ids, WIDTH, (id) => indexesOf(id, true));
-  return each(lists.flat(), WIDTH, async (index) => {
-    const { scenes } = await indexes.listScenes({ indexId: index.id, pageSize: 1 });
-    return { index, revision: scenes[0]?.modelRevision ?? '' };
-  });
+  const lists = await Promise.all(ids.map((id) => asking(() => indexesOf(id, true))));
+  return Promise.all(lists.flat().map((index) => asking(async () => {
+    const indexId = index.id;
+    // Lists of indexes have no counts.
+    const [counted, newest] = await Promise.all([indexes.getIndex({ indexId }), indexes.listScenes({ indexId, pageSize: 1 })]);
+    return { index: counted.index ?? index, revision: newest.scenes[0]?.modelRevision ?? '' };
+  })));
 }
 
 function States() {
@@ -68,8 +70,8 @@ export function SystemPage() {
                   <tr key={index.id}>
                     <th scope="row"><a href={to(['streams', index.rtstreamId])}>{streamName(index.rtstreamId)}</a></th>
                     <td>{index.name}</td>
-                    <td class="number">{String(index.stats?.described ?? 0)}</td>
-                    <td class="number">{String(index.stats?.missing ?? 0)}</td>
+                    <td class="number">{String(index.stats?.described ?? '–')}</td>
+                    <td class="number">{String(index.stats?.missing ?? '–')}</td>
                     <td>{index.model}</td>
                     <td>{revision || 'nothing described yet'}</td>
                   </tr>

@@ -34,12 +34,14 @@ function Row({ index, changed }: { index: Index; changed: () => void }) {
 function Add({ rtstreamId, added }: { rtstreamId: string; added: () => void }) {
   const [name, setName] = useState('');
   const [prompt, setPrompt] = useState('');
+  const [speech, setSpeech] = useState(false);
   const { busy, failure, run } = useAction();
-  const id = useMemo(requestId, [name, prompt]);
+  const id = useMemo(requestId, [name, prompt, speech]);
   const submit = (event: Event): void => {
     event.preventDefault();
     run(async () => {
-      await indexes.createVisualIndex({ rtstreamId, name: name.trim(), prompt: prompt.trim(), requestId: id });
+      const wanted = { rtstreamId, name: name.trim(), prompt: prompt.trim(), requestId: id };
+      await (speech ? indexes.createAudioIndex(wanted) : indexes.createVisualIndex(wanted));
       setName('');
       setPrompt('');
       added();
@@ -47,13 +49,21 @@ function Add({ rtstreamId, added }: { rtstreamId: string; added: () => void }) {
   };
   return (
     <details>
-      <summary>Ask something else of the pictures</summary>
+      <summary>Add an index</summary>
       <form class="form" onSubmit={submit}>
+        <Field label="Of">
+          {(props) => (
+            <select {...props} value={speech ? 'speech' : 'pictures'} onChange={(event) => setSpeech(event.currentTarget.value === 'speech')}>
+              <option value="pictures">pictures: every 5 seconds are described</option>
+              <option value="speech">speech: every 10 words of the transcript</option>
+            </select>
+          )}
+        </Field>
         <Field label="Index name">
           {(props) => <input {...props} type="text" required maxLength={200} value={name} onInput={(event) => setName(event.currentTarget.value)} />}
         </Field>
-        <Field label="Prompt" hint="The model is asked this of every window from now on.">
-          {(props) => <textarea {...props} rows={2} required maxLength={4000} value={prompt} onInput={(event) => setPrompt(event.currentTarget.value)} />}
+        <Field label="Prompt" hint={speech ? 'What a model is asked of the words; may be empty.' : 'The model is asked this of every window from now on.'}>
+          {(props) => <textarea {...props} rows={2} required={!speech} maxLength={4000} value={prompt} onInput={(event) => setPrompt(event.currentTarget.value)} />}
         </Field>
         <Failure text={failure} />
         <button type="submit" disabled={busy}>Add the index</button>

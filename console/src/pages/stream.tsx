@@ -3,7 +3,7 @@ import { useState } from 'preact/hooks';
 import { Code } from '@connectrpc/connect';
 import { codeOf, recordings, streams } from '../api';
 import { Feed, useFeed } from '../feed';
-import { type RtStream, RtStream_RecordingState as Recording } from '../gen/sightline/v1/rtstream_pb';
+import { type RtStream, RtStream_RecordingState as Recording, Transcription_State } from '../gen/sightline/v1/rtstream_pb';
 import { Player } from '../player';
 import { go, to } from '../route';
 import { forget, knownStream, loaded, put } from '../store';
@@ -84,6 +84,27 @@ function Shows({ stream }: { stream: RtStream }) {
   );
 }
 
+function Speech({ stream }: { stream: RtStream }) {
+  const { busy, failure, run } = useAction();
+  const state = stream.transcription?.state ?? Transcription_State.UNSPECIFIED;
+  const on = state === Transcription_State.UNSPECIFIED ? stream.transcribe : state === Transcription_State.RUNNING;
+  const press = (): void => run(async () => {
+    const rtstreamId = stream.id;
+    const answer = on ? await streams.stopTranscription({ rtstreamId }) : await streams.startTranscription({ rtstreamId });
+    if (answer.rtstream) put(answer.rtstream);
+  });
+  return (
+    <section class="card" aria-label="Speech">
+      <div class="actions">
+        <h2>Speech</h2>
+        <span class={`badge ${on ? 'good' : 'quiet'}`}>{on ? 'transcribed' : 'not transcribed'}</span>
+        <button type="button" disabled={busy} onClick={press}>{on ? 'Stop transcribing' : 'Transcribe from now on'}</button>
+      </div>
+      <Failure text={failure} />
+    </section>
+  );
+}
+
 function Delete({ stream }: { stream: RtStream }) {
   const { busy, failure, run } = useAction();
   const press = (): void => {
@@ -137,6 +158,7 @@ export function StreamPage({ id }: { id: string }) {
       {stream.stateDetail !== '' && <p class="detail">{stream.stateDetail}</p>}
       <Shows stream={stream} />
       <Indexes rtstreamId={id} />
+      <Speech stream={stream} />
       <p><Delete stream={stream} /></p>
     </Page>
   );

@@ -128,6 +128,7 @@ pub async fn gateway(base: Base, options: GatewayOptions) -> Result<()> {
         allow_plain_keys: options.allow_plain_keys,
         default_model: options.models.first().cloned().unwrap_or_default(),
         models: options.models,
+        engine: ENGINE.to_owned(),
         default_threshold: DEFAULT_THRESHOLD,
         media_root: options.media_root,
         egress: options.egress,

@@ -56,6 +56,8 @@ pub struct Config {
     pub default_model: String,
     /// The models that caption workers serve.
     pub models: Vec<String>,
+    /// The engine that transcribes.
+    pub engine: String,
     /// The threshold of alerts that set none, above 0 and at most 1.
     pub default_threshold: f32,
     /// The one directory that file sources may come from; without it file sources are refused.
@@ -138,7 +140,8 @@ pub async fn serve(
 ) -> Result<(), GatewayError> {
     let metrics = GatewayMetrics::register(&deps.metrics);
     let linker = Linker::new(&config.links, &deps.catalog, &deps.clock);
-    let hub = Hub::new(&deps.bus, linker.clone(), metrics.clone())
+    let catalog = deps.catalog.clone();
+    let hub = Hub::new(&deps.bus, catalog, linker.clone(), metrics.clone())
         .await
         .map_err(GatewayError::Bus)?;
     let hub = Arc::new(hub);
@@ -176,6 +179,7 @@ pub async fn serve(
     tokio::join!(
         hub.follow(&bus, &deps.readiness, &shutdown),
         core.keep_asking_for_runs(&shutdown),
+        core.keep_deleting(&shutdown),
         core.admission.follow(&shutdown),
         server::serve(listener, acceptor, router, &limits, shutdown.clone()),
         async {

@@ -1,51 +1,88 @@
-//! Changes of connected streams: their name, and whether their speech is transcribed.
+//! Changes of connected streams.
 
 use sightline_proto::internal::RtStreamRecord;
 use sightline_proto::reasons::ApiError;
-use sightline_proto::v1::RtStream;
+use sightline_proto::v1::{self, RtStream};
 
-use super::streams::MAX_NAME;
+use super::streams::{MAX_NAME, retention};
 use super::violations::Violations;
 use super::{Session, catalog_failed};
 
 impl Session {
-    /// Has a stream's speech transcribed from now on, or not; what was already taken in still is.
-    pub(crate) async fn set_transcribe(
+    /// Changes what is given of a stream.
+    pub(crate) async fn update_rtstream(
         &self,
-        id: &str,
-        transcribe: bool,
+        request: v1::UpdateRtStreamRequest,
     ) -> Result<RtStream, ApiError> {
-        self.change_rtstream(id, |stream| stream.transcribe = transcribe)
-            .await
-    }
-
-    /// Gives a stream another name.
-    pub(crate) async fn rename_rtstream(&self, id: &str, name: &str) -> Result<RtStream, ApiError> {
         let mut faults = Violations::default();
-        faults.text("name", name, 1, MAX_NAME);
+        if let Some(name) = &request.name {
+            faults.text("name", name, 1, MAX_NAME);
+        }
+        retention(&mut faults, request.retention.as_ref());
         faults.into_result()?;
-        self.change_rtstream(id, |stream| name.clone_into(&mut stream.name))
-            .await
+        self.change_rtstream(&request.rtstream_id, |record| {
+            let Some(stream) = record.rtstream.as_mut() else {
+                return;
+            };
+            if let Some(name) = &request.name {
+                stream.name.clone_from(name);
+            }
+            if request.retention.is_some() {
+                stream.retention = request.retention;
+            }
+        })
+        .await
     }
 
-    async fn change_rtstream(
+    /// Changes the record of a stream of the caller's; nothing is written where it stays the same.
+    pub(super) async fn change_rtstream(
         &self,
         id: &str,
-        change: impl Fn(&mut RtStream),
+        change: impl Fn(&mut RtStreamRecord),
     ) -> Result<RtStream, ApiError> {
         self.stream(id).await?;
         let record = self
             .catalog
             .modify::<RtStreamRecord>(id, |record| {
-                let Some(stream) = record.rtstream.as_mut() else {
-                    return false;
-                };
-                let before = stream.clone();
-                change(stream);
-                *stream != before
+                let before = record.clone();
+                change(record);
+                *record != before
             })
             .await
             .map_err(catalog_failed)?;
         Ok(self.merged(&record))
+    }
+}
+
+impl Session {
+    /// For the REST skin, until it calls the two verbs itself.
+    pub(crate) async fn set_transcribe(
+        &self,
+        id: &str,
+        transcribe: bool,
+    ) -> Result<RtStream, ApiError> {
+        let rtstream_id = id.to_owned();
+        if transcribe {
+            let request = v1::StartTranscriptionRequest {
+                rtstream_id,
+                ..Default::default()
+            };
+            return self.start_transcription(&request).await;
+        }
+        let request = v1::StopTranscriptionRequest {
+            rtstream_id,
+            ..Default::default()
+        };
+        self.stop_transcription(&request).await
+    }
+
+    /// For the REST skin, until it calls the verb itself.
+    pub(crate) async fn rename_rtstream(&self, id: &str, name: &str) -> Result<RtStream, ApiError> {
+        self.update_rtstream(v1::UpdateRtStreamRequest {
+            rtstream_id: id.to_owned(),
+            name: Some(name.to_owned()),
+            ..Default::default()
+        })
+        .await
     }
 }

@@ -1,17 +1,15 @@
 //! Collections: groups of streams that are searched together.
 
-use sightline_proto::ids::Kind;
 use sightline_proto::internal::{CollectionRecord, RtStreamRecord};
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::time::timestamp;
 use sightline_proto::v1::{self, Collection};
 
-use super::paging::{Pages, Position};
+use super::paging::Position;
+use super::tenancy::DEFAULT_COLLECTION as DEFAULT;
 use super::violations::{Violations, refused};
 use super::{Session, catalog_failed};
 
-/// The collection that always exists: it has no record.
-const DEFAULT: &str = "default";
 const MAX_NAME: usize = 200;
 const MAX_DESCRIPTION: usize = 2000;
 
@@ -27,15 +25,14 @@ impl Session {
         let request_id = faults.request_id(&request.request_id);
         faults.into_result()?;
         let record = self
-            .create_once(Kind::Collection, request_id, &request, |id| {
-                CollectionRecord {
-                    collection: Some(Collection {
-                        id: id.to_owned(),
-                        name: request.name.clone(),
-                        description: request.description.clone(),
-                        create_time: Some(timestamp(self.clock.now_us())),
-                    }),
-                }
+            .create_once(request_id, &request, |id| CollectionRecord {
+                collection: Some(Collection {
+                    id: id.to_owned(),
+                    name: request.name.clone(),
+                    description: request.description.clone(),
+                    create_time: Some(timestamp(self.clock.now_us())),
+                }),
+                tenant: self.tenant(),
             })
             .await?;
         Ok(record.collection.clone().unwrap_or_default())
@@ -46,9 +43,7 @@ impl Session {
         if id == DEFAULT {
             return Ok(default());
         }
-        let found = self
-            .find::<CollectionRecord>(Kind::Collection, "collection_id", id)
-            .await?;
+        let found = self.find::<CollectionRecord>("collection_id", id).await?;
         Ok(found.value.collection.clone().unwrap_or_default())
     }
 
@@ -60,13 +55,10 @@ impl Session {
         let mut faults = Violations::default();
         let size = faults.page_size(request.page_size);
         faults.into_result()?;
-        let made = self
-            .catalog
-            .list::<CollectionRecord>()
-            .into_iter()
-            .filter_map(|(_, record)| record.value.collection.clone());
+        let made = self.all::<CollectionRecord>();
+        let made = made.filter_map(|record| record.collection.clone());
         let all = std::iter::once(default()).chain(made);
-        let pages = Pages::of("ListCollections", &());
+        let pages = self.pages("ListCollections", &());
         let (collections, next_page_token) =
             pages.cut(all, &request.page_token, size, false, position)?;
         Ok(v1::ListCollectionsResponse {
@@ -114,15 +106,12 @@ impl Session {
     /// Deletes a collection that has no streams.
     pub(crate) async fn delete_collection(&self, id: &str) -> Result<(), ApiError> {
         not_default(id, "deleted")?;
-        let found = self
-            .find::<CollectionRecord>(Kind::Collection, "collection_id", id)
-            .await?;
-        let streams = self.catalog.list::<RtStreamRecord>();
+        let found = self.find::<CollectionRecord>("collection_id", id).await?;
         let of_it = |record: &RtStreamRecord| {
             let stream = record.rtstream.as_ref();
             stream.is_some_and(|stream| stream.collection_id == id)
         };
-        if streams.iter().any(|(_, record)| of_it(&record.value)) {
+        if self.all::<RtStreamRecord>().any(|record| of_it(&record)) {
             let allowed = "a collection without streams: this one has some";
             let reason = Reason::FailedPrecondition;
             return Err(refused(reason, "collection_id", allowed));
@@ -133,10 +122,10 @@ impl Session {
             .map_err(catalog_failed)
     }
 
-    /// The collection's id, "default" if none is named.
+    /// The collection as it is called in records, on the bus and in the vector store; the default one if none is named.
     pub(super) async fn collection(&self, id: &str) -> Result<String, ApiError> {
-        if id.is_empty() {
-            return Ok(DEFAULT.to_owned());
+        if id.is_empty() || id == DEFAULT {
+            return Ok(self.default_collection());
         }
         self.get_collection(id).await?;
         Ok(id.to_owned())

@@ -5,28 +5,41 @@ use sightline_proto::internal::{FiringBody, Observation};
 use sightline_proto::time::timestamp;
 use sightline_proto::v1;
 
-/// The scene in an observation, if it is one.
+/// The scene in an observation, if it is one: of a visual or of an audio index.
 pub(crate) fn scene(observation: &Observation) -> Option<v1::Scene> {
-    let Some(Body::Scene(body)) = &observation.body else {
-        return None;
-    };
-    Some(v1::Scene {
+    let about = v1::Scene {
         id: observation.id.clone(),
         rtstream_id: observation.rtstream_id.clone(),
-        index_id: body.index_id.clone(),
         start_time: Some(timestamp(observation.start_us)),
         end_time: Some(timestamp(observation.end_us)),
-        text: body.text.clone(),
-        frame_times: body
-            .frame_times_us
-            .iter()
-            .map(|&us| timestamp(us))
-            .collect(),
-        prompt_revision: body.prompt_revision,
         model_revision: observation.model_revision.clone(),
-        window: body.window,
         ..Default::default()
-    })
+    };
+    match observation.body.as_ref()? {
+        Body::Scene(body) => Some(v1::Scene {
+            index_id: body.index_id.clone(),
+            text: body.text.clone(),
+            frame_times: body
+                .frame_times_us
+                .iter()
+                .map(|&us| timestamp(us))
+                .collect(),
+            prompt_revision: body.prompt_revision,
+            window: body.window,
+            prompt_applied: true,
+            ..about
+        }),
+        Body::AudioScene(body) => Some(v1::Scene {
+            index_id: body.index_id.clone(),
+            text: body.text.clone(),
+            prompt_revision: body.prompt_revision,
+            window: body.batch,
+            prompt_applied: body.prompt_applied,
+            transcript: body.transcript.clone(),
+            ..about
+        }),
+        _ => None,
+    }
 }
 
 /// The transcript segment in an observation, if it is one.

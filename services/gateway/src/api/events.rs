@@ -1,15 +1,13 @@
-//! Events (what to watch for) and alerts (an event on an index, and whom to tell).
+//! Events: what to watch for.
 
-use sightline_proto::ids::Kind;
 use sightline_proto::internal::{AlertRecord, EventRecord};
-use sightline_proto::reasons::ApiError;
+use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::time::timestamp;
-use sightline_proto::v1::alert::State;
-use sightline_proto::v1::{self, Alert, Event};
+use sightline_proto::v1::{self, Event};
 
-use super::paging::{Pages, Position};
-use super::violations::Violations;
-use super::{Session, callback, catalog_failed};
+use super::paging::Position;
+use super::violations::{Violations, refused};
+use super::{Session, catalog_failed};
 
 const MAX_PROMPT: usize = 1000;
 const MAX_LABEL: usize = 100;
@@ -26,16 +24,18 @@ impl Session {
         let request_id = faults.request_id(&request.request_id);
         faults.into_result()?;
         let record = self
-            .create_once(Kind::Event, request_id, &request, |id| EventRecord {
+            .create_once(request_id, &request, |id| EventRecord {
                 event: Some(Event {
                     id: id.to_owned(),
                     prompt: request.prompt.clone(),
                     label: request.label.clone(),
                     create_time: Some(timestamp(self.clock.now_us())),
+                    prompt_revision: 1,
                 }),
+                tenant: self.tenant(),
             })
             .await?;
-        Ok(record.event.clone().unwrap_or_default())
+        Ok(event_of(&record))
     }
 
     /// Events, oldest first.
@@ -46,12 +46,8 @@ impl Session {
         let mut faults = Violations::default();
         let size = faults.page_size(request.page_size);
         faults.into_result()?;
-        let pages = Pages::of("ListEvents", &());
-        let events = self
-            .catalog
-            .list::<EventRecord>()
-            .into_iter()
-            .filter_map(|(_, record)| record.value.event.clone());
+        let pages = self.pages("ListEvents", &());
+        let events = self.all::<EventRecord>().map(|record| event_of(&record));
         let (events, next_page_token) =
             pages.cut(events, &request.page_token, size, false, |event| {
                 Position::of_id(&event.id)
@@ -62,103 +58,69 @@ impl Session {
         })
     }
 
-    /// Creates an alert, enabled.
-    pub(crate) async fn create_alert(
-        &self,
-        request: v1::CreateAlertRequest,
-    ) -> Result<Alert, ApiError> {
-        let mut faults = Violations::default();
-        let threshold = request.threshold.unwrap_or(self.config.default_threshold);
-        if !(threshold > 0.0 && threshold <= 1.0) {
-            let allowed = format!("above 0 and at most 1, or unset; got {threshold}");
-            faults.add("threshold", allowed);
-        }
-        let request_id = faults.request_id(&request.request_id);
-        faults.into_result()?;
-        self.find::<EventRecord>(Kind::Event, "event_id", &request.event_id)
-            .await?;
-        let index = self.index(&request.index_id).await?;
-        callback::check(&request.callback_url, &self.config.egress)?;
-        let record = self
-            .create_once(Kind::Alert, request_id, &request, |id| AlertRecord {
-                alert: Some(Alert {
-                    id: id.to_owned(),
-                    event_id: request.event_id.clone(),
-                    index_id: request.index_id.clone(),
-                    rtstream_id: index.rtstream_id,
-                    callback_url: request.callback_url.clone(),
-                    state: State::Enabled.into(),
-                    threshold,
-                    create_time: Some(timestamp(self.clock.now_us())),
-                }),
-            })
-            .await?;
-        Ok(record.alert.clone().unwrap_or_default())
+    /// One event.
+    pub(crate) async fn get_event(&self, id: &str) -> Result<Event, ApiError> {
+        let found = self.find::<EventRecord>("event_id", id).await?;
+        Ok(event_of(&found.value))
     }
 
-    /// Alerts, oldest first.
-    pub(crate) async fn list_alerts(
+    /// Changes the prompt or the label of an event.
+    pub(crate) async fn update_event(
         &self,
-        request: v1::ListAlertsRequest,
-    ) -> Result<v1::ListAlertsResponse, ApiError> {
+        request: v1::UpdateEventRequest,
+    ) -> Result<Event, ApiError> {
         let mut faults = Violations::default();
-        let size = faults.page_size(request.page_size);
-        faults.into_result()?;
-        if !request.index_id.is_empty() {
-            self.index(&request.index_id).await?;
+        if let Some(prompt) = &request.prompt {
+            faults.text("prompt", prompt, 1, MAX_PROMPT);
         }
-        let pages = Pages::of(
-            "ListAlerts",
-            &v1::ListAlertsRequest {
-                page_size: 0,
-                page_token: String::new(),
-                ..request.clone()
-            },
-        );
-        let alerts = self
-            .catalog
-            .list::<AlertRecord>()
-            .into_iter()
-            .filter_map(|(_, record)| record.value.alert.clone())
-            .filter(|alert| request.index_id.is_empty() || alert.index_id == request.index_id);
-        let (alerts, next_page_token) =
-            pages.cut(alerts, &request.page_token, size, false, |alert| {
-                Position::of_id(&alert.id)
-            })?;
-        Ok(v1::ListAlertsResponse {
-            alerts,
-            next_page_token,
-        })
-    }
-
-    /// Enables or disables an alert.
-    pub(crate) async fn set_alert_state(&self, id: &str, state: State) -> Result<Alert, ApiError> {
-        self.alert(id).await?;
+        if let Some(label) = &request.label {
+            faults.text("label", label, 1, MAX_LABEL);
+        }
+        faults.into_result()?;
+        let id = &request.event_id;
+        self.get_event(id).await?;
         let record = self
             .catalog
-            .modify::<AlertRecord>(id, |record| {
-                let Some(alert) = record.alert.as_mut() else {
+            .modify::<EventRecord>(id, |record| {
+                let Some(event) = record.event.as_mut() else {
                     return false;
                 };
-                let changes = alert.state() != state;
-                alert.set_state(state);
-                changes
+                let before = event.clone();
+                if let Some(label) = &request.label {
+                    event.label.clone_from(label);
+                }
+                if let Some(prompt) = request.prompt.as_ref().filter(|new| **new != event.prompt) {
+                    event.prompt.clone_from(prompt);
+                    event.prompt_revision += 1;
+                }
+                *event != before
             })
             .await
             .map_err(catalog_failed)?;
-        Ok(record.alert.clone().unwrap_or_default())
+        Ok(event_of(&record))
     }
 
-    /// One event; none that is not known.
+    /// Deletes an event that no alert uses.
+    pub(crate) async fn delete_event(&self, id: &str) -> Result<(), ApiError> {
+        let found = self.find::<EventRecord>("event_id", id).await?;
+        let uses_it = |record: &AlertRecord| {
+            let alert = record.alert.as_ref();
+            alert.is_some_and(|alert| alert.event_id == id)
+        };
+        if self.all::<AlertRecord>().any(|record| uses_it(&record)) {
+            let allowed = "an event that no alert uses: delete its alerts first";
+            return Err(refused(Reason::FailedPrecondition, "event_id", allowed));
+        }
+        let deleted = self.catalog.delete::<EventRecord>(id, found.revision);
+        deleted.await.map_err(catalog_failed)
+    }
+
+    /// For the REST skin: one event, if it is still there.
     pub(crate) fn event(&self, id: &str) -> Option<Event> {
         self.catalog.get::<EventRecord>(id)?.value.event.clone()
     }
+}
 
-    /// One alert, as it was described.
-    pub(crate) async fn alert(&self, id: &str) -> Result<Alert, ApiError> {
-        let found = self
-            .find::<AlertRecord>(Kind::Alert, "alert_id", id)
-            .await?;
-        Ok(found.value.alert.clone().unwrap_or_default())
-    }
+fn event_of(record: &EventRecord) -> Event {
+    record.event.clone().unwrap_or_default()
 }

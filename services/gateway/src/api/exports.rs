@@ -2,14 +2,14 @@
 
 use sightline_bus::Subject;
 use sightline_catalog::CatalogError;
-use sightline_proto::ids::{self, Kind};
+use sightline_proto::ids;
 use sightline_proto::internal::{ExportJob, ExportRecord};
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::time::{micros, timestamp};
 use sightline_proto::v1::export::State;
 use sightline_proto::v1::{self, Export};
 
-use super::paging::{Pages, Position};
+use super::paging::Position;
 use super::recordings::{moment, span};
 use super::violations::{Violations, refused};
 use super::{Session, bus_failed, catalog_failed, store_failed};
@@ -60,15 +60,14 @@ impl Session {
             export: Some(export),
             start_us,
             end_us,
+            tenant: self.tenant(),
         };
         self.ask_for(record).await
     }
 
     /// One export.
     pub(crate) async fn get_export(&self, id: &str) -> Result<Export, ApiError> {
-        let found = self
-            .find::<ExportRecord>(Kind::Export, "export_id", id)
-            .await?;
+        let found = self.find::<ExportRecord>("export_id", id).await?;
         Ok(self.shown(&found.value))
     }
 
@@ -81,7 +80,7 @@ impl Session {
         let size = faults.page_size(request.page_size);
         faults.into_result()?;
         self.stream(&request.rtstream_id).await?;
-        let pages = Pages::of(
+        let pages = self.pages(
             "ListExports",
             &v1::ListExportsRequest {
                 page_size: 0,
@@ -89,9 +88,9 @@ impl Session {
                 ..request.clone()
             },
         );
-        let records = self.catalog.list::<ExportRecord>().into_iter();
+        let records = self.all::<ExportRecord>();
         let mut exports: Vec<Export> = records
-            .filter_map(|(_, record)| record.value.export.clone())
+            .filter_map(|record| record.export.clone())
             .filter(|export| export.rtstream_id == request.rtstream_id)
             .collect();
         exports.sort_by_key(|export| std::cmp::Reverse(position(export)));

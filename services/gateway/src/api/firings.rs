@@ -10,7 +10,7 @@ use sightline_proto::reasons::ApiError;
 use sightline_proto::time::{micros, timestamp};
 use sightline_proto::v1::{self, Delivery, Firing};
 
-use super::paging::{Pages, Position};
+use super::paging::Position;
 use super::violations::Violations;
 use super::{Session, bus_failed, convert};
 
@@ -27,7 +27,7 @@ impl Session {
         let size = faults.page_size(request.page_size);
         faults.into_result()?;
         let alert = self.alert(&request.alert_id).await?;
-        let pages = Pages::of(
+        let pages = self.pages(
             "ListFirings",
             &v1::ListFiringsRequest {
                 alert_id: request.alert_id,
@@ -62,7 +62,7 @@ impl Session {
         let size = faults.page_size(request.page_size);
         faults.into_result()?;
         let alert = self.alert(&request.alert_id).await?;
-        let pages = Pages::of(
+        let pages = self.pages(
             "ListDeliveries",
             &v1::ListDeliveriesRequest {
                 alert_id: request.alert_id,

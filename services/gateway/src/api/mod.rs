@@ -3,21 +3,31 @@
 //! The gRPC skin and any later one only translate. The core validates, reads and writes the catalog, asks the embeddings
 //! service, and follows the bus; it holds no media pipeline, no model and no vector store.
 
+mod alerts;
 mod callback;
 mod changes;
 mod collections;
 mod convert;
+mod deletion;
 mod events;
 mod exports;
 mod firings;
 mod indexes;
+mod keys;
 mod linking;
 mod paging;
+mod ranking;
 mod recordings;
 mod records;
 mod runs;
+mod sampling;
+mod scenes;
+mod search;
 mod session;
+mod state;
 mod streams;
+mod tenancy;
+mod transcription;
 mod violations;
 pub(crate) mod watch;
 
@@ -85,7 +95,8 @@ fn conflict() -> ApiError {
 /// Logs the cause and tells the caller what it means for him.
 fn catalog_failed(error: CatalogError) -> ApiError {
     match error {
-        CatalogError::Conflict { .. } => conflict(),
+        // It was changed, or deleted, since it was looked up.
+        CatalogError::Conflict { .. } | CatalogError::Missing { .. } => conflict(),
         error => {
             tracing::warn!(error = chain(&error), "the catalog failed a call");
             let message = "the catalog does not answer; try again shortly";

@@ -1,6 +1,6 @@
 //! Page tokens: where the next page starts, bound to the list and to the parameters that they were made for.
 //!
-//! A token is base64url of a version, 8 bytes of SHA-256 over the method and its parameters, and the position of the last
+//! A token is base64url of a version, 8 bytes of SHA-256 over the tenant, the method and its parameters, and the position of the last
 //! item of the page before. Positions are of items and not counts, so that what arrives meanwhile shifts nothing.
 
 use base64::Engine;
@@ -37,8 +37,10 @@ pub(crate) struct Pages([u8; BOUND]);
 
 impl Pages {
     /// `parameters` is the request with its page size and page token cleared.
-    pub(crate) fn of(method: &str, parameters: &impl Message) -> Self {
+    pub(crate) fn of(tenant: &str, method: &str, parameters: &impl Message) -> Self {
         let mut hash = Sha256::new();
+        hash.update(tenant.as_bytes());
+        hash.update([0]);
         hash.update(method.as_bytes());
         hash.update([0]);
         hash.update(parameters.encode_to_vec());
@@ -119,7 +121,7 @@ mod tests {
             index_id: index.to_owned(),
             ..Default::default()
         };
-        Pages::of("ListAlerts", &request)
+        Pages::of("default", "ListAlerts", &request)
     }
 
     fn all_pages(
@@ -163,11 +165,19 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_bound_to_method_and_parameters() {
+    fn tokens_are_bound_to_tenant_method_and_parameters() {
         let token = pages("idx-1").token(&Position::of_id("alr-1"));
-        let other_method = Pages::of("ListEvents", &v1::ListAlertsRequest::default());
+        let none = v1::ListAlertsRequest::default();
+        let same = v1::ListAlertsRequest {
+            index_id: "idx-1".to_owned(),
+            ..Default::default()
+        };
         assert!(pages("idx-1").start(&token).is_ok());
-        for (name, pages) in [("parameters", pages("idx-2")), ("method", other_method)] {
+        for (name, pages) in [
+            ("parameters", pages("idx-2")),
+            ("method", Pages::of("default", "ListEvents", &none)),
+            ("tenant", Pages::of("other", "ListAlerts", &same)),
+        ] {
             let error = pages.start(&token).expect_err(name);
             assert_eq!(error.reason, Reason::PageTokenInvalid);
             assert_eq!(error.fields[0].0, "page_token");

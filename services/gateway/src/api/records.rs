@@ -5,8 +5,8 @@ use std::time::Duration;
 use prost::Message;
 use sightline_proto::internal::records_service_client::RecordsServiceClient;
 use sightline_proto::internal::{
-    CountWindowsRequest, ListRecordsRequest, Observation, Record, RecordFilter,
-    SearchRecordsRequest, SearchRecordsResponse,
+    CountWindowsRequest, DeleteRecordsRequest, ListRecordsRequest, Observation, Record,
+    RecordFilter, SearchRecordsRequest, SearchRecordsResponse,
 };
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::v1;
@@ -17,6 +17,8 @@ use super::paging::Position;
 
 /// How long lists and searches may take.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long removing records may take: it is tried again.
+const DELETE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long an index waits for its counts, which it can do without.
 const COUNT_DEADLINE: Duration = Duration::from_secs(2);
 /// A page is cut at this many bytes: clients take messages of 4 MB by default.
@@ -82,6 +84,19 @@ impl Records {
         let mut client = self.0.clone();
         let call = client.search_records(request_within(request, DEADLINE));
         Ok(call.await.map_err(failed)?.into_inner())
+    }
+
+    /// Removes the records of a stream or of an index. Whether they are gone.
+    pub(crate) async fn delete(&self, request: DeleteRecordsRequest) -> bool {
+        let mut client = self.0.clone();
+        let call = client.delete_records(request_within(request, DELETE_DEADLINE));
+        match call.await {
+            Ok(_) => true,
+            Err(status) => {
+                tracing::debug!(%status, "records of what was deleted are removed later");
+                false
+            }
+        }
     }
 
     /// An index's counts; `None` while the service does not answer.

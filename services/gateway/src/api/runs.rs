@@ -9,7 +9,7 @@ use sightline_proto::internal::{RtStreamRecord, RunRecord};
 use sightline_service::{Shutdown, chain};
 
 use super::Core;
-use super::streams::run_of;
+use super::state::run_of;
 
 /// Shortest time between two looks.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -1,19 +1,18 @@
-//! RtStreams: connecting, reading and listing them, starting and stopping, and their transcripts.
+//! RtStreams: connecting, reading and listing them, starting and stopping.
 
 use sightline_catalog::Versioned;
 use sightline_catalog::source::{self, Source};
-use sightline_proto::ids::Kind;
-use sightline_proto::internal::{RecordFilter, RecordKind, RtStreamRecord, RunRecord};
+use sightline_proto::internal::{RtStreamRecord, RunRecord};
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::time::timestamp;
-use sightline_proto::v1::rt_stream::{Playback, RecordingState, State};
+use sightline_proto::v1::rt_stream::{Playback, State};
 use sightline_proto::v1::{self, RtStream};
-use sightline_recordings::Retention;
 use sightline_service::failpoint;
 
-use super::paging::{Pages, Position};
+use super::paging::Position;
+use super::state::{id_of, is_over, run_of};
 use super::violations::{Violations, refused};
-use super::{Core, Session, bus_failed, catalog_failed, convert};
+use super::{Session, bus_failed, catalog_failed};
 
 pub(super) const MAX_NAME: usize = 200;
 const MAX_URL: usize = 2000;
@@ -46,12 +45,17 @@ impl Session {
             url: source.redacted(),
             ..request.clone()
         };
+        let now_us = self.clock.now_us();
         let record = self
-            .create_once(Kind::RtStream, request_id, &public, |id| RtStreamRecord {
-                rtstream: Some(described(id, collection_id, &public, self.clock.now_us())),
+            .create_once(request_id, &public, |id| RtStreamRecord {
+                rtstream: Some(described(id, collection_id, &public, now_us)),
                 sealed_url: self.seal.seal(&request.url).into(),
                 wanted: !request.start_stopped,
                 start_count: 1,
+                tenant: self.tenant(),
+                transcription_session: u32::from(request.transcribe),
+                transcription_changed_us: if request.transcribe { now_us } else { 0 },
+                ..Default::default()
             })
             .await?;
         failpoint::hit("gateway.before_run_request");
@@ -75,11 +79,19 @@ impl Session {
     ) -> Result<v1::ListRtStreamsResponse, ApiError> {
         let mut faults = Violations::default();
         let size = faults.page_size(request.page_size);
-        faults.into_result()?;
-        if !request.collection_id.is_empty() {
-            self.collection(&request.collection_id).await?;
+        let name = &request.name_contains;
+        faults.text("name_contains", name, 0, MAX_NAME);
+        for state in &request.states {
+            if !State::try_from(*state).is_ok_and(|state| state != State::Unspecified) {
+                faults.add("states", format!("known states, got {state}"));
+            }
         }
-        let pages = Pages::of(
+        faults.into_result()?;
+        let collection = match request.collection_id.as_str() {
+            "" => None,
+            id => Some(self.collection(id).await?),
+        };
+        let pages = self.pages(
             "ListRtStreams",
             &v1::ListRtStreamsRequest {
                 page_size: 0,
@@ -87,22 +99,23 @@ impl Session {
                 ..request.clone()
             },
         );
-        let wanted = |record: &RtStreamRecord| {
-            let collection = record.rtstream.as_ref().map(|s| s.collection_id.as_str());
-            request.collection_id.is_empty() || collection == Some(&request.collection_id)
-        };
+        let name = name.to_lowercase();
         let newest_first = self
-            .catalog
-            .list::<RtStreamRecord>()
-            .into_iter()
+            .all::<RtStreamRecord>()
             .rev()
-            .filter(|(_, record)| wanted(&record.value));
-        let (page, next_page_token) =
-            pages.cut(newest_first, &request.page_token, size, true, |(id, _)| {
-                Position::of_id(id)
+            .filter(|record| {
+                let of = record.rtstream.as_ref().map(|s| &s.collection_id);
+                collection.is_none() || of == collection.as_ref()
+            })
+            .map(|record| self.merged(&record))
+            .filter(|stream| request.states.is_empty() || request.states.contains(&stream.state))
+            .filter(|stream| name.is_empty() || stream.name.to_lowercase().contains(&name));
+        let (rtstreams, next_page_token) =
+            pages.cut(newest_first, &request.page_token, size, true, |stream| {
+                Position::of_id(&stream.id)
             })?;
         Ok(v1::ListRtStreamsResponse {
-            rtstreams: page.iter().map(|(_, r)| self.merged(&r.value)).collect(),
+            rtstreams,
             next_page_token,
         })
     }
@@ -140,46 +153,6 @@ impl Session {
         Ok(self.merged(&record))
     }
 
-    /// A stream's transcript, oldest first.
-    pub(crate) async fn list_transcript(
-        &self,
-        request: v1::ListTranscriptRequest,
-    ) -> Result<v1::ListTranscriptResponse, ApiError> {
-        let mut faults = Violations::default();
-        let size = faults.page_size(request.page_size);
-        let (start_us, end_us) =
-            faults.period(request.start_time.as_ref(), request.end_time.as_ref());
-        faults.into_result()?;
-        let pages = Pages::of(
-            "ListTranscript",
-            &v1::ListTranscriptRequest {
-                page_size: 0,
-                page_token: String::new(),
-                ..request.clone()
-            },
-        );
-        let after = pages.start(&request.page_token)?;
-        self.stream(&request.rtstream_id).await?;
-        let filter = RecordFilter {
-            rtstream_ids: vec![request.rtstream_id],
-            kind: RecordKind::Transcript.into(),
-            start_us,
-            end_us,
-            ..Default::default()
-        };
-        let page = self.records.list(filter, size, false, after).await?;
-        Ok(v1::ListTranscriptResponse {
-            segments: page
-                .observations()
-                .filter_map(|o| convert::transcript(&o))
-                .map(|segment| self.linker.link(segment))
-                .collect(),
-            next_page_token: page
-                .next
-                .map_or_else(String::new, |last| pages.token(&last)),
-        })
-    }
-
     /// A stream's name; empty for one that is not known.
     pub(crate) fn stream_name(&self, id: &str) -> String {
         let record = self.catalog.get::<RtStreamRecord>(id);
@@ -188,7 +161,7 @@ impl Session {
     }
 
     pub(super) async fn stream(&self, id: &str) -> Result<Versioned<RtStreamRecord>, ApiError> {
-        self.find(Kind::RtStream, "rtstream_id", id).await
+        self.find("rtstream_id", id).await
     }
 
     /// File systems may be slow, so the check has a thread of its own.
@@ -200,51 +173,6 @@ impl Session {
             ApiError::new(Reason::Internal, "the source could not be checked")
         })?;
         checked.map_err(|error| refused(Reason::SourceRefused, "url", error.to_string()))
-    }
-
-    /// What should be, together with what is.
-    pub(super) fn merged(&self, record: &RtStreamRecord) -> RtStream {
-        let run = self.catalog.get::<RunRecord>(id_of(record));
-        let mut stream = merge(record, run.as_ref());
-        if stream.store {
-            let given = stream.retention.unwrap_or_default();
-            stream.retention = Some(in_force(given, self.config.retention));
-        }
-        stream
-    }
-}
-
-impl Core {
-    /// How far a stream's recording has come.
-    pub(crate) fn reach(&self, id: &str) -> Reach {
-        let run = self.catalog.get::<RunRecord>(id);
-        let record = self.catalog.get::<RtStreamRecord>(id);
-        let state = record.map(|record| merge(&record.value, run.as_ref()).state());
-        Reach {
-            running: state.is_some_and(|state| !OVER.contains(&state)),
-            recorded_us: run.map_or(0, |run| run.value.recorded_us),
-        }
-    }
-}
-
-/// How far a stream's recording has come.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Reach {
-    /// Whether more may come.
-    pub(crate) running: bool,
-    /// Up to where it is stored, or known to be lost; 0: nothing yet.
-    pub(crate) recorded_us: i64,
-}
-
-/// The states of a stream that is not running.
-const OVER: [State; 3] = [State::Ended, State::Failed, State::Stopped];
-
-/// What was given, and the defaults where nothing was.
-fn in_force(given: v1::Retention, default: Retention) -> v1::Retention {
-    let kept = Retention::of(given, default);
-    v1::Retention {
-        max_age_seconds: kept.max_age_us / 1_000_000,
-        max_bytes: i64::try_from(kept.max_bytes).unwrap_or(i64::MAX),
     }
 }
 
@@ -277,7 +205,7 @@ fn described(
 }
 
 /// What is kept is bounded by 0 (the default) and ten years, and by any size.
-fn retention(faults: &mut Violations, asked: Option<&v1::Retention>) {
+pub(super) fn retention(faults: &mut Violations, asked: Option<&v1::Retention>) {
     let Some(asked) = asked else { return };
     if !(0..=MAX_AGE_SECONDS).contains(&asked.max_age_seconds) {
         let got = asked.max_age_seconds;
@@ -287,148 +215,5 @@ fn retention(faults: &mut Violations, asked: Option<&v1::Retention>) {
     if asked.max_bytes < 0 {
         let allowed = format!("0 or more, 0 being the default; got {}", asked.max_bytes);
         faults.add("retention.max_bytes", allowed);
-    }
-}
-
-fn id_of(record: &RtStreamRecord) -> &str {
-    record.rtstream.as_ref().map_or("", |s| s.id.as_str())
-}
-
-/// The run of the stream's latest start, if a worker has taken it up.
-pub(super) fn run_of<'a>(
-    record: &RtStreamRecord,
-    run: Option<&'a Versioned<RunRecord>>,
-) -> Option<&'a RunRecord> {
-    run.map(|run| run.value.as_ref())
-        .filter(|run| run.start_count == record.start_count)
-}
-
-fn is_over(run: &RunRecord) -> bool {
-    State::try_from(run.state).is_ok_and(|state| OVER.contains(&state))
-}
-
-fn merge(record: &RtStreamRecord, run: Option<&Versioned<RunRecord>>) -> RtStream {
-    let mut stream = record.rtstream.clone().unwrap_or_default();
-    match run_of(record, run) {
-        Some(run) => {
-            stream.state = run.state;
-            stream.state_detail.clone_from(&run.detail);
-            stream.attempt = run.attempt;
-            stream.epoch = (run.epoch_us != 0).then(|| timestamp(run.epoch_us));
-        }
-        None if record.wanted => stream.set_state(State::Connecting),
-        None => stream.set_state(State::Stopped),
-    }
-    if stream.store {
-        let (state, detail) = recording(&stream, run_of(record, run));
-        stream.set_recording_state(state);
-        stream.recording_detail = detail;
-    }
-    stream
-}
-
-/// What recording does, of a stream whose state is known. That its codecs can't be recorded stays true when it is over.
-fn recording(stream: &RtStream, run: Option<&RunRecord>) -> (RecordingState, String) {
-    let told = run.map(|run| {
-        let state = RecordingState::try_from(run.recording_state).unwrap_or_default();
-        (state, run.recording_detail.clone())
-    });
-    match (OVER.contains(&stream.state()), told) {
-        (_, Some((RecordingState::Unsupported, detail))) => (RecordingState::Unsupported, detail),
-        (true, _) => (RecordingState::Stopped, String::new()),
-        (false, Some((state, detail))) if state != RecordingState::Unspecified => (state, detail),
-        (false, _) => (RecordingState::Waiting, String::new()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    /// The state shown for a stream at its second start, given what the catalog holds of its run.
-    fn check(wanted: bool, run: Option<(u64, State)>, expected: State) {
-        let record = RtStreamRecord {
-            rtstream: Some(RtStream::default()),
-            wanted,
-            start_count: 2,
-            ..Default::default()
-        };
-        let run = run.map(|(start_count, state)| Versioned {
-            value: Arc::new(RunRecord {
-                start_count,
-                state: state.into(),
-                epoch_us: 5,
-                ..Default::default()
-            }),
-            revision: 1,
-        });
-        let merged = merge(&record, run.as_ref());
-        assert_eq!(merged.state(), expected, "wanted {wanted}, run {run:?}");
-    }
-
-    /// What is shown of a stream's recording, given its state and what its run says.
-    fn check_recording(
-        state: State,
-        told: Option<(RecordingState, &str)>,
-        expected: (RecordingState, &str),
-    ) {
-        let stream = RtStream {
-            state: state.into(),
-            store: true,
-            ..Default::default()
-        };
-        let run = told.map(|(state, detail)| RunRecord {
-            recording_state: state.into(),
-            recording_detail: detail.to_owned(),
-            ..Default::default()
-        });
-        let (state, detail) = recording(&stream, run.as_ref());
-        assert_eq!((state, detail.as_str()), expected, "{stream:?} {run:?}");
-    }
-
-    #[test]
-    fn recording_is_shown_as_it_is() {
-        use RecordingState as R;
-        check_recording(State::Connecting, None, (R::Waiting, ""));
-        check_recording(State::Stopped, None, (R::Stopped, ""));
-        let told = |state| Some((state, "why"));
-        for (state, told, expected) in [
-            (State::Active, told(R::Unspecified), (R::Waiting, "")),
-            (State::Active, told(R::Failing), (R::Failing, "why")),
-            (State::Reconnecting, told(R::Active), (R::Active, "why")),
-            (State::Ended, told(R::Active), (R::Stopped, "")),
-            (State::Ended, told(R::Unsupported), (R::Unsupported, "why")),
-        ] {
-            check_recording(state, told, expected);
-        }
-    }
-
-    #[test]
-    fn what_is_kept_is_as_given_or_the_default() {
-        let default = Retention {
-            max_age_us: 7_000_000,
-            max_bytes: 9,
-        };
-        for (given, expected) in [((0, 0), (7, 9)), ((1, 0), (1, 9)), ((0, 2), (7, 2))] {
-            let given = v1::Retention {
-                max_age_seconds: given.0,
-                max_bytes: given.1,
-            };
-            let kept = in_force(given, default);
-            assert_eq!((kept.max_age_seconds, kept.max_bytes), expected);
-        }
-    }
-
-    #[test]
-    fn a_run_counts_only_for_the_start_that_it_serves() {
-        check(true, None, State::Connecting);
-        check(false, None, State::Stopped);
-        check(true, Some((2, State::Active)), State::Active);
-        check(true, Some((2, State::Failed)), State::Failed);
-        check(true, Some((1, State::Ended)), State::Connecting);
-        check(false, Some((1, State::Active)), State::Stopped);
-        check(false, Some((2, State::Active)), State::Active);
     }
 }

@@ -1,7 +1,11 @@
 //! What a watcher may be told, and which of it he asked for.
 
-use sightline_proto::internal::Observation;
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
 use sightline_proto::internal::observation::Body;
+use sightline_proto::internal::subscribed::To;
+use sightline_proto::internal::{Observation, SubscriptionRecord};
 use sightline_proto::v1;
 use sightline_proto::v1::watch_request::Kind;
 use sightline_proto::v1::watch_response::Message;
@@ -13,6 +17,8 @@ pub(crate) struct Happening {
     /// Its place in OBSERVATIONS.
     pub(crate) sequence: u64,
     pub(crate) message: Message,
+    /// Whose stream it happened on.
+    tenant: String,
     kind: Kind,
     rtstream_id: String,
     /// Empty for what belongs to no index.
@@ -20,13 +26,18 @@ pub(crate) struct Happening {
 }
 
 impl Happening {
-    /// What watchers see of an observation; `None` for verdicts, gaps and kinds that this release does not know.
-    pub(crate) fn of(sequence: u64, observation: &Observation) -> Option<Self> {
+    /// What watchers of this tenant see of an observation; `None` for verdicts, gaps and kinds that this release does not know.
+    pub(crate) fn of(sequence: u64, observation: &Observation, tenant: String) -> Option<Self> {
         let (kind, index_id, message) = match observation.body.as_ref()? {
             Body::Scene(body) => (
                 Kind::SceneIndex,
                 body.index_id.clone(),
                 Message::Scene(convert::scene(observation)?),
+            ),
+            Body::AudioScene(body) => (
+                Kind::AudioIndex,
+                body.index_id.clone(),
+                Message::AudioScene(convert::scene(observation)?),
             ),
             Body::Transcript(_) => (
                 Kind::Transcript,
@@ -53,6 +64,7 @@ impl Happening {
         Some(Self {
             sequence,
             message,
+            tenant,
             kind,
             rtstream_id: observation.rtstream_id.clone(),
             index_id,
@@ -60,16 +72,44 @@ impl Happening {
     }
 }
 
-/// Which happenings a watcher asked for; empty lists mean everything.
-#[derive(Debug, Clone, Default)]
+/// Which happenings a watcher is told of: of his own tenant, what he wants.
+#[derive(Clone)]
 pub(crate) struct Filter {
+    pub(crate) tenant: Arc<str>,
+    pub(crate) wanted: Wanted,
+}
+
+impl Filter {
+    pub(crate) fn passes(&self, happening: &Happening) -> bool {
+        if happening.tenant != *self.tenant {
+            return false;
+        }
+        match &self.wanted {
+            Wanted::Asked(asked) => asked.passes(happening),
+            Wanted::Subscribed(subscribed) => subscribed.passes(happening),
+        }
+    }
+}
+
+/// What a watcher wants.
+#[derive(Clone)]
+pub(crate) enum Wanted {
+    /// What the request of a Watch names.
+    Asked(Arc<Asked>),
+    /// What a WebSocket is subscribed to.
+    Subscribed(Subscribed),
+}
+
+/// What the request of a Watch names; empty lists mean everything.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
     pub(crate) rtstream_ids: Vec<String>,
     pub(crate) index_ids: Vec<String>,
     pub(crate) kinds: Vec<Kind>,
 }
 
-impl Filter {
-    pub(crate) fn passes(&self, happening: &Happening) -> bool {
+impl Asked {
+    fn passes(&self, happening: &Happening) -> bool {
         let any = |ids: &[String], id: &String| ids.is_empty() || ids.contains(id);
         let of_index = happening.index_id.is_empty() || any(&self.index_ids, &happening.index_id);
         let of_kind = self.kinds.is_empty() || self.kinds.contains(&happening.kind);
@@ -77,10 +117,49 @@ impl Filter {
     }
 }
 
+/// What a WebSocket is subscribed to. Clones share it, so that it can change while a watch is open.
+#[derive(Clone, Default)]
+pub(crate) struct Subscribed(Arc<RwLock<Subscriptions>>);
+
+#[derive(Default)]
+struct Subscriptions {
+    transcripts: HashSet<String>,
+    indexes: HashSet<String>,
+    alerts: HashSet<String>,
+}
+
+impl Subscribed {
+    /// Tells of what the record names, from now on, and of nothing else.
+    pub(crate) fn set(&self, record: &SubscriptionRecord) {
+        let mut now = Subscriptions::default();
+        for to in record.subscribed.iter().filter_map(|one| one.to.as_ref()) {
+            match to {
+                To::TranscriptOfRtstreamId(id) => now.transcripts.insert(id.clone()),
+                To::IndexId(id) => now.indexes.insert(id.clone()),
+                To::AlertId(id) => now.alerts.insert(id.clone()),
+            };
+        }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    fn passes(&self, happening: &Happening) -> bool {
+        let to = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        match &happening.message {
+            Message::Transcript(segment) => to.transcripts.contains(&segment.rtstream_id),
+            Message::Scene(scene) | Message::AudioScene(scene) => {
+                to.indexes.contains(&scene.index_id)
+            }
+            Message::Alert(firing) => to.alerts.contains(&firing.alert_id),
+            Message::StreamStatus(_) | Message::Lagged(_) | Message::Ready(_) => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use sightline_proto::internal::{
-        FiringBody, GapBody, SceneBody, StatusBody, TranscriptBody, VerdictBody,
+        AudioSceneBody, FiringBody, GapBody, SceneBody, StatusBody, Subscribed as SubscribedTo,
+        TranscriptBody, VerdictBody,
     };
 
     use super::*;
@@ -91,61 +170,108 @@ mod tests {
             body: Some(body),
             ..Default::default()
         };
-        Happening::of(1, &observation)
+        Happening::of(1, &observation, "a".to_owned())
     }
 
-    fn scene() -> Body {
-        Body::Scene(SceneBody {
-            index_id: "idx-1".to_owned(),
-            ..Default::default()
-        })
+    /// A scene of index idx-1, a firing of alert alr-1 on it, a batch of index idx-2, a transcript and a status, all of rts-1.
+    fn bodies() -> [Body; 5] {
+        let index_id = "idx-1".to_owned();
+        [
+            Body::Scene(SceneBody {
+                index_id: index_id.clone(),
+                ..Default::default()
+            }),
+            Body::Firing(FiringBody {
+                index_id,
+                alert_id: "alr-1".to_owned(),
+                ..Default::default()
+            }),
+            Body::AudioScene(AudioSceneBody {
+                index_id: "idx-2".to_owned(),
+                ..Default::default()
+            }),
+            Body::Transcript(TranscriptBody::default()),
+            Body::Status(StatusBody::default()),
+        ]
     }
 
-    fn firing() -> Body {
-        Body::Firing(FiringBody {
-            index_id: "idx-1".to_owned(),
-            ..Default::default()
-        })
+    /// Which of the bodies pass.
+    fn passed(tenant: &str, wanted: Wanted) -> [bool; 5] {
+        let tenant = tenant.into();
+        let filter = Filter { tenant, wanted };
+        bodies().map(|body| happening(body).is_some_and(|h| filter.passes(&h)))
     }
 
     #[test]
     fn verdicts_gaps_and_unknown_bodies_are_not_for_watchers() {
         assert!(happening(Body::Verdict(VerdictBody::default())).is_none());
         assert!(happening(Body::Gap(GapBody::default())).is_none());
-        assert!(Happening::of(1, &Observation::default()).is_none());
-    }
-
-    /// Whether scene, firing, transcript and status of stream rts-1 (index idx-1) pass.
-    fn check(streams: &[&str], indexes: &[&str], kinds: &[Kind], expected: [bool; 4]) {
-        let owned = |ids: &[&str]| ids.iter().map(|&id| id.to_owned()).collect();
-        let filter = Filter {
-            rtstream_ids: owned(streams),
-            index_ids: owned(indexes),
-            kinds: kinds.to_vec(),
-        };
-        let bodies = [
-            scene(),
-            firing(),
-            Body::Transcript(TranscriptBody::default()),
-            Body::Status(StatusBody::default()),
-        ];
-        let passed = bodies.map(|body| happening(body).is_some_and(|h| filter.passes(&h)));
-        assert_eq!(passed, expected, "{filter:?}");
+        assert!(Happening::of(1, &Observation::default(), String::new()).is_none());
     }
 
     #[test]
     fn filters_are_met_all_together() {
-        check(&[], &[], &[], [true; 4]);
-        check(&["rts-1"], &[], &[], [true; 4]);
-        check(&["rts-2"], &[], &[], [false; 4]);
-        check(&["rts-2", "rts-1"], &["idx-1"], &[], [true; 4]);
-        check(&[], &["idx-2"], &[], [false, false, true, true]);
-        check(&[], &[], &[Kind::Alert], [false, true, false, false]);
+        let (s, f, b, t) = (
+            Kind::SceneIndex,
+            Kind::Alert,
+            Kind::AudioIndex,
+            Kind::Transcript,
+        );
+        let rows: [(&[&str], &[&str], &[Kind], &str); 9] = [
+            (&[], &[], &[], "sfbt."),
+            (&["rts-1"], &[], &[], "sfbt."),
+            (&["rts-2"], &[], &[], ""),
+            (&["rts-2", "rts-1"], &["idx-1"], &[], "sft."),
+            (&[], &["idx-2"], &[], "bt."),
+            (&[], &[], &[f], "f"),
+            (&[], &[], &[b], "b"),
+            (&[], &["idx-2"], &[s, t], "t"),
+            (&[], &["idx-1"], &[s, t], "st"),
+        ];
+        for (streams, indexes, kinds, expected) in rows {
+            let owned = |ids: &[&str]| ids.iter().map(|&id| id.to_owned()).collect();
+            let asked = Asked {
+                rtstream_ids: owned(streams),
+                index_ids: owned(indexes),
+                kinds: kinds.to_vec(),
+            };
+            let told = format!("{asked:?}");
+            let found = passed("a", Wanted::Asked(Arc::new(asked)));
+            let expected = ['s', 'f', 'b', 't', '.'].map(|one| expected.contains(one));
+            assert_eq!(found, expected, "{told}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_another_tenant_passes() {
+        let asked = Wanted::Asked(Arc::default());
+        assert_eq!(passed("b", asked), [false; 5]);
+    }
+
+    #[test]
+    fn subscriptions_may_change_while_they_are_used() {
+        let subscribed = Subscribed::default();
+        let check = |to: &[To], expected: [bool; 5]| {
+            subscribed.set(&SubscriptionRecord {
+                subscribed: to
+                    .iter()
+                    .map(|to| SubscribedTo {
+                        to: Some(to.clone()),
+                    })
+                    .collect(),
+                ..Default::default()
+            });
+            let found = passed("a", Wanted::Subscribed(subscribed.clone()));
+            assert_eq!(found, expected, "{to:?}");
+        };
+        let index = |id: &str| To::IndexId(id.to_owned());
+        let alert = To::AlertId("alr-1".to_owned());
+        let transcript = To::TranscriptOfRtstreamId("rts-1".to_owned());
+        check(&[], [false; 5]);
+        check(&[index("idx-1"), alert], [true, true, false, false, false]);
         check(
-            &[],
-            &["idx-2"],
-            &[Kind::SceneIndex, Kind::Transcript],
-            [false, false, true, false],
+            &[transcript, index("idx-2")],
+            [false, false, true, true, false],
         );
     }
 }

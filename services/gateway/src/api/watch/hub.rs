@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use sightline_bus::{Bus, BusError, Start, StreamName};
-use sightline_proto::internal::Observation;
+use sightline_catalog::{Catalog, CatalogError};
+use sightline_proto::internal::{Observation, RtStreamRecord};
 use sightline_proto::v1::watch_response::Message;
 use sightline_service::admin::Readiness;
 use sightline_service::{Shutdown, chain};
+use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::OBSERVATIONS;
 use super::filter::{Filter, Happening};
-use crate::api::Linker;
+use crate::api::{Linker, tenancy};
 use crate::metrics::GatewayMetrics;
 
 /// Messages that wait for one watcher at most.
@@ -30,8 +32,18 @@ const PART: &str = "watch";
 /// Fans out what happens.
 pub(crate) struct Hub {
     state: Mutex<State>,
+    catalog: Catalog,
     linker: Linker,
     metrics: GatewayMetrics,
+}
+
+/// Why following stopped.
+#[derive(Debug, Error)]
+enum Interrupted {
+    #[error("the bus does not answer")]
+    Bus(#[from] BusError),
+    #[error("whose a stream is cannot be looked up")]
+    Catalog(#[from] CatalogError),
 }
 
 #[derive(Default)]
@@ -91,6 +103,7 @@ impl Hub {
     /// A hub that starts after the newest observation.
     pub(crate) async fn new(
         bus: &Bus,
+        catalog: Catalog,
         linker: Linker,
         metrics: GatewayMetrics,
     ) -> Result<Self, BusError> {
@@ -101,6 +114,7 @@ impl Hub {
         };
         Ok(Self {
             state: Mutex::new(state),
+            catalog,
             linker,
             metrics,
         })
@@ -149,7 +163,7 @@ impl Hub {
         }
     }
 
-    async fn follow_once(&self, bus: &Bus, readiness: &Readiness) -> Result<(), BusError> {
+    async fn follow_once(&self, bus: &Bus, readiness: &Readiness) -> Result<(), Interrupted> {
         let newest = bus.last_sequence(StreamName::Observations).await?;
         let start = {
             let mut state = self.lock();
@@ -165,26 +179,50 @@ impl Hub {
         readiness.set(PART, true);
         while let Some(received) = tail.next().await {
             let received = received?;
-            self.deliver(received.sequence, &received.message);
+            let happening = self.happening(received.sequence, &received.message).await?;
+            self.deliver(received.sequence, happening);
         }
         Ok(())
     }
 
-    /// What watchers see of an observation, with its links.
-    pub(super) fn happening(&self, sequence: u64, observation: &Observation) -> Option<Happening> {
-        let mut happening = Happening::of(sequence, observation)?;
+    /// What watchers see of an observation, with its links; `None` for what is not for them, and for streams that are gone.
+    pub(super) async fn happening(
+        &self,
+        sequence: u64,
+        observation: &Observation,
+    ) -> Result<Option<Happening>, CatalogError> {
+        let Some(tenant) = self.tenant_of(&observation.rtstream_id).await? else {
+            return Ok(None);
+        };
+        let Some(mut happening) = Happening::of(sequence, observation, tenant) else {
+            return Ok(None);
+        };
         happening.message = match happening.message {
             Message::Scene(scene) => Message::Scene(self.linker.link(scene)),
+            Message::AudioScene(scene) => Message::AudioScene(self.linker.link(scene)),
             Message::Transcript(segment) => Message::Transcript(self.linker.link(segment)),
             Message::Alert(firing) => Message::Alert(self.linker.link(firing)),
             other => other,
         };
-        Some(happening)
+        Ok(Some(happening))
+    }
+
+    /// Whose a stream is. The view may trail what others wrote, so the server has the last word on what it lacks.
+    async fn tenant_of(&self, rtstream: &str) -> Result<Option<String>, CatalogError> {
+        let mut record = self.catalog.get::<RtStreamRecord>(rtstream);
+        if record.is_none() {
+            record = match self.catalog.fetch(rtstream).await {
+                // No later try would tell more.
+                Err(CatalogError::Unreadable { .. }) => None,
+                fetched => fetched?,
+            };
+        }
+        Ok(record.map(|record| tenancy::owner(&record.value.tenant).to_owned()))
     }
 
     /// Gives every watcher what passes his filter, or counts it as dropped for him.
-    pub(super) fn deliver(&self, sequence: u64, observation: &Observation) {
-        let happening = self.happening(sequence, observation).map(Arc::new);
+    pub(super) fn deliver(&self, sequence: u64, happening: Option<Happening>) {
+        let happening = happening.map(Arc::new);
         let mut state = self.lock();
         state.position = sequence;
         state.watchers.retain(|watcher| !watcher.buffer.is_closed());

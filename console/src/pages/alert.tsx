@@ -1,13 +1,13 @@
 // One alert: its firings, each with its clip, and how they were delivered.
 import { useEffect, useState } from 'preact/hooks';
 import { events, PAGE } from '../api';
-import type { Delivery, Firing } from '../gen/sightline/v1/event_pb';
+import type { Alert, Delivery, Firing } from '../gen/sightline/v1/event_pb';
 import { onMessage } from '../live';
 import { Player } from '../player';
 import { go, to } from '../route';
 import { streamName } from '../store';
 import { iso, ms, when } from '../time';
-import { Empty, Failure, Page, Score, Thumbnail, useAction, useLoad } from '../ui';
+import { Empty, Failure, Field, Page, Score, Thumbnail, useAction, useLoad } from '../ui';
 import { OnOff, Switch } from './alerts';
 
 /** Attempts are looked at again so long after a firing: the first has ended by then. */
@@ -93,6 +93,34 @@ function Firings({ alertId, callback }: { alertId: string; callback: boolean }) 
   );
 }
 
+function Change({ alert, changed }: { alert: Alert; changed: () => void }) {
+  const [threshold, setThreshold] = useState(alert.threshold.toFixed(2));
+  const [callbackUrl, setCallback] = useState(alert.callbackUrl);
+  const { busy, failure, run } = useAction();
+  const submit = (event: Event): void => {
+    event.preventDefault();
+    run(async () => {
+      await events.updateAlert({ alertId: alert.id, threshold: Number(threshold), callbackUrl: callbackUrl.trim() });
+      changed();
+    });
+  };
+  return (
+    <details>
+      <summary>Change it</summary>
+      <form class="form" onSubmit={submit}>
+        <Field label="Probability from which it fires">
+          {(props) => <input {...props} type="number" required min="0.01" max="1" step="0.01" value={threshold} onInput={(event) => setThreshold(event.currentTarget.value)} />}
+        </Field>
+        <Field label="Post it to" hint="A webhook's address. Empty: it is seen here alone.">
+          {(props) => <input {...props} type="url" value={callbackUrl} onInput={(event) => setCallback(event.currentTarget.value)} />}
+        </Field>
+        <Failure text={failure} />
+        <button type="submit" disabled={busy}>Save</button>
+      </form>
+    </details>
+  );
+}
+
 export function AlertPage({ id }: { id: string }) {
   const { busy, failure, run } = useAction();
   const read = useLoad(async () => {
@@ -124,6 +152,7 @@ export function AlertPage({ id }: { id: string }) {
         {alert.callbackUrl === '' ? 'seen here alone' : <>posted to {alert.callbackUrl}</>}
       </p>
       <Firings alertId={id} callback={alert.callbackUrl !== ''} />
+      <Change alert={alert} changed={read.reload} />
       <Failure text={failure} />
       <p><button type="button" class="danger" disabled={busy} onClick={remove}>Delete the alert</button></p>
     </Page>

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sightline_bus::{ObservationKind, Outgoing, Received, Refusal, Subject};
 use sightline_inference::whisper::SAMPLE_RATE;
 use sightline_inference::{InferenceError, SpokenSegment};
-use sightline_proto::internal::{AudioChunk, RunRecord};
+use sightline_proto::internal::{AudioChunk, RtStreamRecord, RunRecord};
 use sightline_service::chain;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
@@ -31,9 +31,9 @@ pub(crate) struct Handler {
 }
 
 impl Handler {
-    pub(crate) fn new(config: Config, deps: Deps) -> Self {
+    pub(crate) fn new(config: Config, deps: Deps, metrics: TranscribeMetrics) -> Self {
         Self {
-            metrics: TranscribeMetrics::register(&deps.metrics),
+            metrics,
             busy: Arc::new(Semaphore::new(config.concurrency.max(1))),
             config,
             deps,
@@ -44,6 +44,12 @@ impl Handler {
     fn is_stale(&self, chunk: &AudioChunk) -> bool {
         let run = self.deps.catalog.get::<RunRecord>(&chunk.rtstream_id);
         run.is_some_and(|run| chunk.generation < run.value.generation)
+    }
+
+    /// Whether transcription was stopped at once since this was heard.
+    fn is_dropped(&self, chunk: &AudioChunk) -> bool {
+        let stream = self.deps.catalog.get::<RtStreamRecord>(&chunk.rtstream_id);
+        stream.is_some_and(|s| (1..=s.value.dropped_session).contains(&chunk.session))
     }
 
     async fn transcribe(&self, chunk: &AudioChunk) -> Result<Vec<Outgoing>, Refusal> {
@@ -108,7 +114,15 @@ impl sightline_bus::Handler<AudioChunk> for Handler {
             self.metrics.ended(Outcome::Stale);
             return Ok(Vec::new());
         }
+        if self.is_dropped(chunk) {
+            self.metrics.ended(Outcome::Dropped);
+            return Ok(Vec::new());
+        }
         let transcribed = self.transcribe(chunk).await;
+        if self.is_dropped(chunk) {
+            self.metrics.ended(Outcome::Dropped);
+            return Ok(Vec::new());
+        }
         self.metrics.ended(match transcribed {
             Ok(_) => Outcome::Transcribed,
             Err(_) => Outcome::Failed,

@@ -1,8 +1,10 @@
-//! The transcribe worker: utterances in, transcript segments with word times out.
+//! The transcribe worker: utterances in, transcript segments with word times out; and batches of them for audio indexes
+//! (`batching`).
 //!
 //! Ingest cuts speech at pauses; each utterance is transcribed by itself, whatever came before it, so it does not matter
 //! which worker takes it and in which order.
 
+mod batching;
 mod handler;
 mod metrics;
 mod observations;
@@ -19,7 +21,9 @@ use sightline_service::clock::Clock;
 use sightline_service::metrics::Metrics;
 use thiserror::Error;
 
+use batching::Batcher;
 use handler::Handler;
+use metrics::TranscribeMetrics;
 
 /// The worker's name among the parts that readiness waits for.
 const PART: &str = "transcribe";
@@ -63,15 +67,15 @@ pub enum Error {
         "{0:?} cannot be the name of an engine: use letters, digits, hyphens and underscores alone"
     )]
     Name(String),
-    /// Its consumer can't be made.
-    #[error("utterances cannot be taken from the bus")]
+    /// A consumer can't be made.
+    #[error("utterances and transcripts cannot be taken from the bus")]
     Bus(#[from] BusError),
 }
 
 /// Takes utterances until shutdown; those under way are finished.
 ///
 /// # Errors
-/// When the engine's name is none, or the consumer can't be made.
+/// When the engine's name is none, or a consumer can't be made; everything else has been stopped then.
 pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), Error> {
     let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
     if config.engine.is_empty() || !config.engine.bytes().all(plain) {
@@ -87,9 +91,30 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
         max_deliver: MAX_DELIVER,
     };
     let (bus, readiness) = (deps.bus.clone(), deps.readiness.clone());
-    let handler = Handler::new(config, deps);
+    let metrics = TranscribeMetrics::register(&deps.metrics);
+    let batcher = Batcher {
+        bus: bus.clone(),
+        catalog: deps.catalog.clone(),
+        clock: Arc::clone(&deps.clock),
+        scenes: metrics.scenes.clone(),
+    };
+    let handler = Handler::new(config, deps, metrics);
     readiness.set(PART, true);
-    let worked = sightline_bus::work(&bus, work, handler, shutdown).await;
+    let stop = shutdown.child_token();
+    let (worked, batched) = tokio::join!(
+        ending(
+            &stop,
+            sightline_bus::work(&bus, work, handler, stop.clone())
+        ),
+        ending(&stop, batching::run(batcher, stop.clone())),
+    );
     readiness.set(PART, false);
-    Ok(worked?)
+    Ok(worked.and(batched)?)
+}
+
+/// A part whose end is the end of the others.
+async fn ending<T>(stop: &Shutdown, part: impl Future<Output = T>) -> T {
+    let ended = part.await;
+    stop.cancel();
+    ended
 }

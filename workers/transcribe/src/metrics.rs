@@ -12,6 +12,8 @@ pub(crate) enum Outcome {
     Transcribed,
     /// A worker that has lost its lease cut it.
     Stale,
+    /// Transcription was stopped at once.
+    Dropped,
     /// It could not be transcribed.
     Failed,
 }
@@ -20,6 +22,7 @@ pub(crate) enum Outcome {
 pub(crate) struct TranscribeMetrics {
     utterances: Family<[(&'static str, &'static str); 1], Counter>,
     pub(crate) segments: Counter,
+    pub(crate) scenes: Counter,
     pub(crate) audio_seconds: Counter<f64, std::sync::atomic::AtomicU64>,
     pub(crate) seconds: Histogram,
     delay: Histogram,
@@ -37,6 +40,11 @@ impl TranscribeMetrics {
             segments: metrics.register(
                 "sightline_transcribe_segments",
                 "Transcript segments made.",
+                Counter::default(),
+            ),
+            scenes: metrics.register(
+                "sightline_transcribe_audio_scenes",
+                "Batches of transcripts published for audio indexes.",
                 Counter::default(),
             ),
             audio_seconds: metrics.register(
@@ -61,6 +69,7 @@ impl TranscribeMetrics {
         let outcome = match outcome {
             Outcome::Transcribed => "transcribed",
             Outcome::Stale => "stale",
+            Outcome::Dropped => "dropped",
             Outcome::Failed => "failed",
         };
         self.utterances.get_or_create(&[("outcome", outcome)]).inc();

@@ -6,6 +6,7 @@
 mod admission;
 mod api;
 mod auth;
+mod console;
 mod gate;
 mod grpc;
 mod metrics;

@@ -15,10 +15,11 @@ use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
 use crate::api::Core;
+use crate::console;
 use crate::gate::{Gate, pass};
 use crate::rest;
 
-/// All routes: the two skins of the API behind their gates, what plays recordings, and the two pages for people and probes.
+/// All routes: the two skins of the API behind their gates, what plays recordings, the console, and the page for probes.
 pub(crate) fn router(
     core: &Arc<Core>,
     services: Routes,
@@ -34,8 +35,7 @@ pub(crate) fn router(
         .layer(from_fn_with_state(Gate::rest(Arc::clone(core)), pass))
         .layer(from_fn(cors));
     let probe = move || async move { health(&readiness) };
-    Router::new()
-        .route("/", get(about))
+    console::routes()
         .route("/healthz", get(probe))
         .merge(grpc.reset_fallback())
         .merge(rest)
@@ -80,18 +80,6 @@ async fn cors(request: Request, next: Next) -> Response {
         HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin"),
     );
     response
-}
-
-async fn about() -> String {
-    format!(
-        "Sightline {version}\n\n\
-         Live video in; captions, transcripts, scored search and alerts out.\n\n\
-         This port speaks gRPC and gRPC-web, package sightline.v1 (reflection is on):\n\
-         grpcurl -plaintext -H 'x-access-token: KEY' HOST:PORT list\n\n\
-         /watch, /embed, /manifests and /exports play recordings to whoever has a link.\n\
-         /healthz says whether this gateway can work.\n",
-        version = env!("CARGO_PKG_VERSION")
-    )
 }
 
 fn health(readiness: &Readiness) -> (StatusCode, String) {

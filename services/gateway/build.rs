@@ -28,7 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // This folder is always there, so that cargo notices when the page comes and goes.
     println!("cargo:rerun-if-changed=../../console/dist");
     println!("cargo:rerun-if-changed=build.rs");
-    let dist = Path::new("../../console/dist").canonicalize()?;
+    // Absolute, for `include_bytes!`.
+    let dist = std::path::absolute("../../console/dist")?;
     let mut source = "&[".to_owned();
     for (name, path) in files(&dist)? {
         let path = path.to_str().ok_or("a path in UTF-8")?;

@@ -30,7 +30,7 @@ async fn the_official_client_calls_all_of_it() -> Result<()> {
 }
 
 /// An all-in-one, and its address.
-async fn platform(ground: &Ground) -> Result<(Process, String)> {
+pub async fn platform(ground: &Ground) -> Result<(Process, String)> {
     let data = ground.dir().join("data").display().to_string();
     let media = sightline_testkit::repository().join("tests/media");
     let media = media.display().to_string();

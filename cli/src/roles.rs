@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use sightline_bus::{Bus, BusConfig};
 use sightline_catalog::Catalog;
 use sightline_catalog::seal::SealKey;
@@ -116,6 +117,7 @@ pub struct GatewayOptions {
 /// # Errors
 /// When it can't start.
 pub async fn gateway(base: Base, options: GatewayOptions) -> Result<()> {
+    raise_file_limit();
     let endpoint = Endpoint::from_shared(options.embeddings_url.clone()).with_context(|| {
         format!(
             "{:?} is not an address of the embeddings service",
@@ -180,6 +182,8 @@ pub async fn embeddings(
     };
     let deps = sightline_embeddings::Deps {
         bus: base.bus,
+        catalog: base.catalog,
+        clock: base.clock,
         metrics: base.metrics,
         readiness: base.readiness,
         embedder: Arc::new(embedder),
@@ -295,6 +299,15 @@ pub async fn transcribe(base: Base, models: &ModelFiles) -> Result<()> {
         transcriber: Arc::new(transcriber),
     };
     Ok(sightline_transcribe::serve(config, deps, base.shutdown).await?)
+}
+
+/// Every connection is an open file, and the usual soft limit is 1024: the hard one is what the operator means.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Loads a model on a thread that may block.

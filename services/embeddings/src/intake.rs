@@ -1,4 +1,4 @@
-//! From the bus into the store: one consumer for scenes and one for transcripts, each in batches. A batch holds what has
+//! From the bus into the store: one consumer for each kind of observation, each in batches. A batch holds what has
 //! come while the last one was stored: one observation when little happens, so that it can be found at once, and many under
 //! load, so that they share the price of making them durable.
 //!
@@ -17,8 +17,10 @@ use sightline_service::{Shutdown, chain, failpoint};
 use sightline_vectors::{Point, VectorError};
 use tokio::time::Instant;
 
+use crate::known::Known;
 use crate::point::point;
-use crate::{MODEL, STORE, Shared};
+use crate::similarity::Prompts;
+use crate::{BUS, MODEL, STORE, Shared};
 
 /// What the names of this service's consumers begin with.
 pub(crate) const DURABLE_PREFIX: &str = "embeddings-";
@@ -54,6 +56,8 @@ pub(crate) async fn run(
     let bus = shared.bus.clone();
     let batch = shared.config.batch;
     let intake = Intake {
+        known: Known::new(shared.catalog.clone()),
+        prompts: Prompts::default(),
         shared,
         kind,
         failures: 0,
@@ -72,6 +76,8 @@ enum Fault {
 struct Intake {
     shared: Arc<Shared>,
     kind: ObservationKind,
+    known: Known,
+    prompts: Prompts,
     /// Failures since the last success.
     failures: u32,
 }
@@ -80,10 +86,10 @@ struct Intake {
 impl BatchHandler<Observation> for Intake {
     async fn handle(&mut self, batch: &[Received<Observation>]) -> Result<Vec<Outgoing>, Refusal> {
         match self.store(batch).await {
-            Ok(()) => {
+            Ok((stored, verdicts)) => {
                 failpoint::hit("embeddings.after_upsert");
-                self.succeeded(batch.len());
-                Ok(Vec::new())
+                self.succeeded(batch.len(), stored);
+                Ok(verdicts)
             }
             Err(Fault::Lasting(reason)) => Err(Refusal::Reject { reason }),
             Err(Fault::Passing(part, reason)) => Err(self.failed(part, reason)),
@@ -92,12 +98,38 @@ impl BatchHandler<Observation> for Intake {
 }
 
 impl Intake {
-    async fn store(&self, batch: &[Received<Observation>]) -> Result<(), Fault> {
-        let points = batch.iter().map(|received| point(&received.message));
+    /// Stores what is not deleted, and returns how many that are and the verdicts on them.
+    async fn store(
+        &mut self,
+        batch: &[Received<Observation>],
+    ) -> Result<(usize, Vec<Outgoing>), Fault> {
+        let shared = Arc::clone(&self.shared);
+        let _storing = shared.storing.read().await;
+        let mut kept = Vec::with_capacity(batch.len());
+        for received in batch {
+            let known = self.known.has(&received.message).await;
+            if known.map_err(|error| Fault::Passing(BUS, chain(&error)))? {
+                kept.push(&received.message);
+            }
+        }
+        let points = kept.iter().map(|observation| point(observation));
         let mut points = points
             .collect::<Result<Vec<_>, _>>()
             .map_err(Fault::Lasting)?;
         self.embed(&mut points).await?;
+        let mut verdicts = Vec::new();
+        for (observation, point) in kept.iter().zip(&points) {
+            let judging = self
+                .prompts
+                .judge(&shared, observation, point.vector.as_ref());
+            let judged = judging.await;
+            verdicts.extend(judged.map_err(|error| Fault::Passing(MODEL, chain(&error)))?);
+        }
+        self.upsert(points).await?;
+        Ok((kept.len(), verdicts))
+    }
+
+    async fn upsert(&self, points: Vec<Point>) -> Result<(), Fault> {
         failpoint::hit("embeddings.before_upsert");
         let started = Instant::now();
         match self.shared.store.upsert(points).await {
@@ -139,10 +171,11 @@ impl Intake {
         }
     }
 
-    fn succeeded(&mut self, count: usize) {
-        self.shared.metrics.took(self.kind.as_str(), count);
+    fn succeeded(&mut self, count: usize, stored: usize) {
+        let kind = self.kind.as_str();
+        self.shared.metrics.took(kind, count, stored);
         if self.failures > 0 {
-            tracing::info!(kind = self.kind.as_str(), "observations are stored again");
+            tracing::info!(kind, "observations are stored again");
         }
         self.failures = 0;
         self.shared.readiness.set(MODEL, true);

@@ -1,4 +1,5 @@
-//! The embeddings service: scenes and transcripts in, lists and search by meaning out.
+//! The embeddings service: scenes and transcripts in, lists and search by meaning out. It also judges batches of a transcript
+//! for alerts, by similarity (`similarity`), until a text model does.
 //!
 //! It reads observations from the bus, turns their texts into vectors and stores both (`intake`), and answers what the
 //! gateway asks about what is stored (`records`). It alone writes the store and reads it.
@@ -7,22 +8,27 @@
 //! identity, so a new store has consumers of its own, which begin with the oldest observation that the bus has kept.
 
 mod intake;
+mod known;
 mod metrics;
 mod model;
 mod point;
 mod records;
+mod similarity;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sightline_bus::{Bus, BusError, ObservationKind, StreamName};
+use sightline_catalog::Catalog;
 use sightline_inference::Embedder;
 use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
+use sightline_service::clock::Clock;
 use sightline_service::metrics::Metrics;
 use sightline_vectors::VectorStore;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
@@ -34,6 +40,12 @@ const BUS: &str = "bus";
 const MODEL: &str = "model";
 const STORE: &str = "store";
 
+/// What is stored.
+const KINDS: [ObservationKind; 3] = [
+    ObservationKind::Scene,
+    ObservationKind::Transcript,
+    ObservationKind::AudioScene,
+];
 /// How often to look whether the bus is there.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often to look for consumers of stores that are gone.
@@ -56,6 +68,10 @@ impl Default for Config {
 pub struct Deps {
     /// The bus.
     pub bus: Bus,
+    /// The catalog: what is deleted there is not stored.
+    pub catalog: Catalog,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
     /// Where its metrics go.
     pub metrics: Metrics,
     /// Ready while bus, model and store are there.
@@ -81,10 +97,14 @@ pub enum Error {
 struct Shared {
     config: Config,
     bus: Bus,
+    catalog: Catalog,
+    clock: Arc<dyn Clock>,
     metrics: EmbeddingsMetrics,
     readiness: Readiness,
     model: Model,
     store: Arc<dyn VectorStore>,
+    /// Held for reading from looking whether something exists until it is stored, for writing while it is deleted.
+    storing: RwLock<()>,
 }
 
 /// Stores observations and answers calls on `listener` until shutdown; what is under way is finished.
@@ -101,15 +121,18 @@ pub async fn serve(
         config,
         metrics: EmbeddingsMetrics::register(&deps.metrics),
         bus: deps.bus,
+        catalog: deps.catalog,
+        clock: deps.clock,
         readiness: deps.readiness,
         model: Model::new(deps.embedder),
         store: deps.store,
+        storing: RwLock::new(()),
     });
     shared.readiness.set(MODEL, true);
     shared.readiness.set(STORE, true);
     let stop = shutdown.child_token();
     let mut parts = JoinSet::new();
-    for kind in [ObservationKind::Scene, ObservationKind::Transcript] {
+    for kind in KINDS {
         let intake = intake::run(Arc::clone(&shared), kind, stop.clone());
         parts.spawn(async move { Ok(intake.await?) });
     }
@@ -142,8 +165,7 @@ impl Shared {
     }
 
     async fn forget_other_stores(&self) {
-        let own = [ObservationKind::Scene, ObservationKind::Transcript]
-            .map(|kind| intake::durable(kind, self.store.identity()));
+        let own = KINDS.map(|kind| intake::durable(kind, self.store.identity()));
         let removing =
             self.bus
                 .remove_idle_consumers(StreamName::Observations, intake::DURABLE_PREFIX, &own);

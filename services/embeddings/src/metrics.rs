@@ -12,6 +12,7 @@ type Label = [(&'static str, &'static str); 1];
 /// The service's metrics.
 pub(crate) struct EmbeddingsMetrics {
     records: Family<Label, Counter>,
+    left_out: Counter,
     batches: Histogram,
     embed: Family<Label, Histogram>,
     upsert: Histogram,
@@ -26,6 +27,11 @@ impl EmbeddingsMetrics {
                 "sightline_embeddings_records",
                 "Observations stored, by kind; those that came again are counted again.",
                 Family::default(),
+            ),
+            left_out: metrics.register(
+                "sightline_embeddings_left_out",
+                "Observations that were not stored because their stream or index is deleted.",
+                Counter::default(),
             ),
             batches: metrics.register(
                 "sightline_embeddings_batch_records",
@@ -50,12 +56,13 @@ impl EmbeddingsMetrics {
         }
     }
 
-    /// A batch was taken from the bus and stored.
-    pub(crate) fn took(&self, kind: &'static str, count: usize) {
+    /// A batch was taken from the bus; so many of it were stored.
+    pub(crate) fn took(&self, kind: &'static str, count: usize, stored: usize) {
         self.records
             .get_or_create(&[("kind", kind)])
-            .inc_by(count as u64);
-        self.batches.observe(count as f64);
+            .inc_by(stored as u64);
+        self.left_out.inc_by((count - stored) as u64);
+        self.batches.observe(stored as f64);
     }
 
     /// Texts of a "batch" or a "query" were embedded.

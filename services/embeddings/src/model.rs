@@ -36,6 +36,11 @@ impl Model {
         }
     }
 
+    /// The model's revision.
+    pub(crate) fn revision(&self) -> &str {
+        self.embedder.revision()
+    }
+
     /// One vector for each text, in order.
     pub(crate) async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, EmbedError> {
         let mut vectors = Vec::with_capacity(texts.len());

@@ -19,7 +19,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::Shared;
+use crate::{Shared, known};
 
 /// Records of one answer at most.
 const MAX_LIMIT: u32 = 1000;
@@ -153,6 +153,8 @@ impl RecordsService for Records {
                 return Err(Status::invalid_argument(message));
             }
         };
+        known::forgotten(&self.0.catalog, &owner).await;
+        let _nothing_is_stored = self.0.storing.write().await;
         let deleting = self.0.store.delete(&owner);
         self.timed("DeleteRecords", deleting).await?;
         tracing::info!(?owner, "records are deleted");

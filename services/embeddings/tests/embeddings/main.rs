@@ -3,6 +3,8 @@
 //! ONNX Runtime comes from `SIGHTLINE_ONNXRUNTIME`, which `make test` sets.
 
 mod asking;
+mod batches;
+mod deleting;
 mod failing;
 mod killed;
 mod rebuilding;

@@ -8,17 +8,19 @@ use anyhow::{Context, Result};
 use prost::Message;
 use sightline_bus::embedded::EmbeddedServer;
 use sightline_bus::{Bus, ObservationKind, StreamName, Subject};
+use sightline_catalog::{Catalog, Entry};
 use sightline_embeddings::{Config, Deps, Error};
 use sightline_inference::embed::TextEmbedder;
 use sightline_inference::{Embedder, onnx};
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::records_service_client::RecordsServiceClient;
 use sightline_proto::internal::{
-    ListRecordsRequest, Observation, Record, RecordFilter, SceneBody, SearchRecordsRequest,
-    TranscriptBody, Word,
+    AudioSceneBody, IndexRecord, ListRecordsRequest, Observation, Record, RecordFilter,
+    RtStreamRecord, SceneBody, SearchRecordsRequest, TranscriptBody, Word,
 };
 use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
+use sightline_service::clock::SystemClock;
 use sightline_service::metrics::Metrics;
 use sightline_vectors::{EdgeStore, EmbeddingModel};
 use tempfile::TempDir;
@@ -33,9 +35,14 @@ pub const LONG: Duration = Duration::from_secs(40);
 pub const EPOCH_US: i64 = 1_795_514_400_000_000;
 pub const SECOND_US: i64 = 1_000_000;
 
+/// The streams and indexes that every catalog here has.
+const STREAMS: [&str; 2] = ["rts-1", "rts-2"];
+const INDEXES: [&str; 3] = ["idx-1", "idx-2", "idx-3"];
+
 /// A nats-server, a folder for the store, and the model.
 pub struct Platform {
     pub bus: Bus,
+    pub catalog: Catalog,
     pub embedder: Arc<dyn Embedder>,
     pub server: EmbeddedServer,
     dir: TempDir,
@@ -55,8 +62,16 @@ impl Platform {
         let dir = tempfile::tempdir()?;
         let server = EmbeddedServer::start(Path::new("nats-server"), &dir.path().join("nats"))?;
         let bus = Bus::connect(&server.config("embeddings-test")).await?;
+        let catalog = Catalog::open(&bus).await?;
+        for stream in STREAMS {
+            catalog.create(stream, &RtStreamRecord::default()).await?;
+        }
+        for index in INDEXES {
+            catalog.create(index, &IndexRecord::default()).await?;
+        }
         Ok(Self {
             bus,
+            catalog,
             embedder: Arc::new(embedder()?),
             server,
             dir,
@@ -87,6 +102,7 @@ impl Platform {
     pub async fn publish_as(&self, id: &str, observation: &Observation) -> Result<()> {
         let kind = match observation.body {
             Some(Body::Transcript(_)) => ObservationKind::Transcript,
+            Some(Body::AudioScene(_)) => ObservationKind::AudioScene,
             _ => ObservationKind::Scene,
         };
         let subject = Subject::Observation {
@@ -96,6 +112,29 @@ impl Platform {
         };
         self.bus.publish(&subject, id, observation).await?;
         Ok(())
+    }
+
+    /// Deletes a record of the catalog.
+    pub async fn delete<T: Entry>(&self, id: &str) -> Result<()> {
+        let found = self.catalog.fetch::<T>(id).await?.context("a record")?;
+        Ok(self.catalog.delete::<T>(id, found.revision).await?)
+    }
+
+    /// The verdicts on the bus, once there are as many.
+    pub async fn verdicts(&self, count: usize) -> Result<Vec<Observation>> {
+        let waiting = async {
+            loop {
+                let found = self
+                    .bus
+                    .read::<Observation>(StreamName::Observations, "obs.*.verdict.*", 100)
+                    .await?;
+                if found.len() >= count {
+                    return Ok(found.into_iter().map(|v| v.message).collect());
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(LONG, waiting).await.context("no verdicts")?
     }
 
     /// What consumers gave up, once there is as much of it.
@@ -124,6 +163,8 @@ pub async fn serve(bus: Bus, embedder: Arc<dyn Embedder>, dir: &Path) -> Result<
     let (metrics, readiness) = (Metrics::default(), Readiness::default());
     let shutdown = Shutdown::new();
     let deps = Deps {
+        catalog: Catalog::open(&bus).await?,
+        clock: Arc::new(SystemClock),
         bus,
         metrics: metrics.clone(),
         readiness: readiness.clone(),
@@ -273,6 +314,26 @@ pub fn transcript(stream: &str, second: i64, text: &str) -> Observation {
     }
 }
 
+/// A batch of the transcript, of 10 s.
+pub fn batch(stream: &str, index: &str, batch: u64, text: &str) -> Observation {
+    let start_us = EPOCH_US + batch as i64 * 10 * SECOND_US;
+    Observation {
+        id: id_of(&format!("{stream} {index} batch {batch}")),
+        end_us: start_us + 10 * SECOND_US,
+        model_revision: String::new(),
+        body: Some(Body::AudioScene(AudioSceneBody {
+            index_id: index.to_owned(),
+            prompt_revision: 1,
+            text: text.to_owned(),
+            transcript: text.to_owned(),
+            prompt_applied: false,
+            batch,
+        })),
+        start_us,
+        ..scene(stream, index, 0, "")
+    }
+}
+
 fn id_of(name: &str) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
 }
@@ -280,6 +341,7 @@ fn id_of(name: &str) -> String {
 pub fn text(observation: &Observation) -> &str {
     match &observation.body {
         Some(Body::Scene(scene)) => &scene.text,
+        Some(Body::AudioScene(scene)) => &scene.text,
         Some(Body::Transcript(transcript)) => &transcript.text,
         _ => "",
     }

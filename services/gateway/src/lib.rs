@@ -16,6 +16,7 @@ mod rest;
 mod router;
 mod server;
 mod tls;
+mod websocket;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use crate::api::watch::Hub;
 use crate::api::{Core, Linker, Records};
 use crate::metrics::GatewayMetrics;
 use crate::playback::Playback;
+use crate::websocket::Sockets;
 
 /// What the gateway is told.
 #[derive(Clone)]
@@ -80,6 +82,8 @@ pub struct Limits {
     pub connections: usize,
     /// Calls in flight on one connection; further calls wait at the client.
     pub streams_per_connection: u32,
+    /// Open WebSockets; further clients are told to come later.
+    pub websockets: usize,
     /// Size of one request.
     pub message_bytes: usize,
     /// Time of one call up to the head of its response; a shorter deadline of the caller wins.
@@ -93,6 +97,7 @@ impl Default for Limits {
         Self {
             connections: 4096,
             streams_per_connection: 1024,
+            websockets: 2048,
             message_bytes: 1 << 20,
             deadline: Duration::from_secs(30),
             drain: Duration::from_secs(10),
@@ -171,7 +176,9 @@ pub async fn serve(
     });
     let (routes, health) = grpc::routes(limits.message_bytes);
     let playback = Playback::new(Arc::clone(&core), &deps.metrics).routes();
-    let router = router::router(&core, routes, playback, deps.readiness.clone());
+    let sockets = Sockets::new(Arc::clone(&core));
+    let keyless = playback.merge(sockets.routes()).merge(rest::public());
+    let router = router::router(&core, routes, keyless, deps.readiness.clone());
     health.set(true).await;
     let stopping = async {
         shutdown.cancelled().await;
@@ -182,6 +189,7 @@ pub async fn serve(
         core.keep_asking_for_runs(&shutdown),
         core.keep_deleting(&shutdown),
         core.admission.follow(&shutdown),
+        sockets.run(&shutdown),
         server::serve(listener, acceptor, router, &limits, shutdown.clone()),
         async {
             if let Some(tls) = &tls {

@@ -28,6 +28,7 @@ mod state;
 mod streams;
 mod tenancy;
 mod transcription;
+mod understandings;
 mod violations;
 pub(crate) mod watch;
 

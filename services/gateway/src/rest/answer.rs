@@ -48,7 +48,7 @@ impl IntoResponse for Data {
 
 /// A refused call.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,

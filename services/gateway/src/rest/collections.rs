@@ -1,5 +1,7 @@
 //! Collections in this skin.
 
+use axum::Extension;
+use http::{HeaderMap, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sightline_proto::v1;
@@ -8,6 +10,8 @@ use super::answer::{Answer, Data};
 use super::paging;
 use super::request::{Body, Ids, unsupported};
 use crate::api::Session;
+use crate::server::Peer;
+use crate::websocket;
 
 #[derive(Serialize)]
 struct Collection {
@@ -70,6 +74,20 @@ pub(super) async fn list(session: Session) -> Answer {
 /// `GET /collection/{id}`
 pub(super) async fn get(session: Session, ids: Ids) -> Answer {
     Data::of(shown(session.get_collection(&ids.id).await?))
+}
+
+/// `GET /collection/{id}/websocket`: the address of a WebSocket, good for five minutes.
+pub(super) async fn websocket(
+    session: Session,
+    ids: Ids,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Answer {
+    let collection = session.get_collection(&ids.id).await?;
+    let peer = peer.map(|Extension(peer)| peer);
+    let address = websocket::address(&session, &collection.id, &headers, &uri, peer.as_ref())?;
+    Data::of(json!({ "websocket_url": address }))
 }
 
 /// `PATCH /collection/{id}`

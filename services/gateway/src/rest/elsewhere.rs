@@ -57,10 +57,6 @@ pub(super) async fn no_such_path(first: &'static str, below: Uri) -> Response {
     let mut parts = below.path().split('/').filter(|part| !part.is_empty());
     let what = parts.nth(1);
     let outside = match (first, what) {
-        ("rtstream", Some("understand")) => what,
-        ("collection", Some("websocket")) => {
-            return Refusal::not_here("WebSockets are not part of Sightline yet").into_response();
-        }
         ("collection", Some(name)) if OF_COLLECTIONS.contains(&name) => what,
         ("rtstream" | "collection", _) => None,
         _ => Some(first),

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sightline_proto::internal::subscribed::To;
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::v1;
 use sightline_proto::v1::alert::State as Doing;
@@ -9,7 +10,7 @@ use sightline_proto::v1::alert::State as Doing;
 use super::answer::{Answer, Data, renaming};
 use super::indexes::index_of;
 use super::paging;
-use super::request::{Body, Ids, Switch, unsupported};
+use super::request::{Body, Ids, Switch};
 use crate::api::Session;
 
 /// What to watch for.
@@ -58,8 +59,8 @@ pub(super) async fn list(session: Session) -> Answer {
 #[derive(Deserialize)]
 pub(super) struct CreateAlert {
     event_id: String,
-    callback_url: String,
-    ws_connection_id: Option<Value>,
+    callback_url: Option<String>,
+    ws_connection_id: Option<String>,
 }
 
 /// `POST /rtstream/{id}/index/{index}/alert`
@@ -68,15 +69,17 @@ pub(super) async fn create_alert(
     ids: Ids,
     Body(body): Body<CreateAlert>,
 ) -> Answer {
-    unsupported([("ws_connection_id", &body.ws_connection_id)])?;
+    let connection = session.connection(body.ws_connection_id.as_deref()).await?;
     let index = index_of(&session, &ids).await?;
     let request = v1::CreateAlertRequest {
         event_id: body.event_id,
         index_id: index.id,
-        callback_url: body.callback_url,
+        callback_url: body.callback_url.unwrap_or_default(),
         ..Default::default()
     };
     let alert = session.create_alert(request).await?;
+    let firings = To::AlertId(alert.id.clone());
+    session.tell(&connection, firings).await?;
     Data::of(json!({"alert_id": alert.id}))
 }
 
@@ -89,6 +92,7 @@ pub(super) async fn list_alerts(session: Session, ids: Ids) -> Answer {
             index_id: index.id.clone(),
             page_size,
             page_token,
+            ..Default::default()
         };
         async move {
             let page = session.list_alerts(request).await?;

@@ -1,10 +1,13 @@
-//! Scene indexes in this skin, and the newer `indexes`, which are the same by other names.
+//! Scene indexes in this skin: of pictures by time, and of the transcript. The newer `understand` and `indexes` are the same by
+//! other names: see `understandings`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sightline_proto::internal::subscribed::To;
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::time::{duration, duration_micros};
 use sightline_proto::v1;
+use sightline_proto::v1::audio_batching::Batch;
 use sightline_proto::v1::index::State as Doing;
 
 use super::answer::{Answer, Data, Refusal, renaming};
@@ -14,14 +17,21 @@ use super::values::{Number, seconds, some, some_time, whole, written, wrong};
 use crate::api::Session;
 
 /// What is asked of every window when the caller does not say.
-const PROMPT: &str = "Describe the scene";
+pub(super) const PROMPT: &str = "Describe the scene";
 /// The window and its frames where only the other is given.
 const WINDOW: Number = Number(5.0);
 const FRAMES: i64 = 2;
+/// How much of a transcript makes a batch where only what is counted is given.
+const BATCH: Number = Number(10.0);
+/// VideoDB's names of models say how good they are, not which they are: here they stand for the server's model.
+const TIERS: [&str; 4] = ["mini", "basic", "pro", "ultra"];
 /// What fields of the core are called here.
-const NAMES: [(&str, &str); 3] = [
+const NAMES: [(&str, &str); 6] = [
     ("sampling.window", "extraction_config.time"),
     ("sampling.frame_count", "extraction_config.frame_count"),
+    ("batching.words", "extraction_config.segmentation_value"),
+    ("batching.sentences", "extraction_config.segmentation_value"),
+    ("batching.time", "extraction_config.segmentation_value"),
     ("model", "model_name"),
 ];
 
@@ -35,19 +45,23 @@ pub(super) struct Create {
     model_name: Option<String>,
     model_config: Option<Value>,
     sandbox_id: Option<Value>,
-    ws_connection_id: Option<Value>,
+    ws_connection_id: Option<String>,
+    auto_start_transcript: Option<bool>,
 }
 
 #[derive(Deserialize)]
 struct Extraction {
     time: Option<Number>,
     frame_count: Option<Number>,
+    segmenter: Option<String>,
+    segmentation_value: Option<Number>,
 }
 
 /// A scene index.
 #[derive(Serialize)]
 struct SceneIndex {
     rtstream_index_id: String,
+    rtstream_id: String,
     extraction_type: &'static str,
     extraction_config: Value,
     prompt: String,
@@ -57,36 +71,41 @@ struct SceneIndex {
 }
 
 fn scene_index(index: v1::Index) -> SceneIndex {
-    let sampling = index.sampling.unwrap_or_default();
-    let window_us = sampling.window.as_ref().map_or(0, duration_micros);
+    let (extraction_type, extraction_config) = match (&index.sampling, &index.batching) {
+        (_, Some(batching)) => ("transcript", batched(batching)),
+        (sampling, None) => ("time", sampled(&sampling.unwrap_or_default())),
+    };
     SceneIndex {
         status: status(&index),
         rtstream_index_id: index.id,
-        extraction_type: "time",
-        extraction_config: json!({
-            "time": written(window_us as f64 / 1e6),
-            "frame_count": sampling.frame_count,
-        }),
+        rtstream_id: index.rtstream_id,
+        extraction_type,
+        extraction_config,
         prompt: index.prompt,
         name: index.name,
         model_name: index.model,
     }
 }
 
-/// The same as the newer calls show it.
-fn shown(index: v1::Index) -> Value {
+fn sampled(sampling: &v1::TimeSampling) -> Value {
+    let window_us = sampling.window.as_ref().map_or(0, duration_micros);
     json!({
-        "index_id": index.id,
-        "rtstream_id": index.rtstream_id,
-        "name": index.name,
-        "status": status(&index),
-        "use_for": ["semantic"],
-        "source_understanding_id": null,
-        "output": "scene",
+        "time": written(window_us as f64 / 1e6),
+        "frame_count": sampling.frame_count,
     })
 }
 
-fn status(index: &v1::Index) -> &'static str {
+fn batched(batching: &v1::AudioBatching) -> Value {
+    let (segmenter, value) = match &batching.batch {
+        Some(Batch::Words(words)) => ("word", Value::from(*words)),
+        Some(Batch::Sentences(sentences)) => ("sentence", Value::from(*sentences)),
+        Some(Batch::Time(time)) => ("time", written(duration_micros(time) as f64 / 1e6)),
+        None => ("word", Value::Null),
+    };
+    json!({"segmenter": segmenter, "segmentation_value": value})
+}
+
+pub(super) fn status(index: &v1::Index) -> &'static str {
     match index.state() {
         Doing::Running => "running",
         Doing::Stopped | Doing::Unspecified => "stopped",
@@ -95,44 +114,105 @@ fn status(index: &v1::Index) -> &'static str {
 
 /// `POST /rtstream/{id}/index/scene`
 pub(super) async fn create(session: Session, ids: Ids, Body(body): Body<Create>) -> Answer {
-    match body.extraction_type.as_deref() {
-        None | Some("time") => {}
-        Some("transcript") => {
-            return Err(Refusal::not_here(
-                "indexes of the transcript (extraction_type \"transcript\") are not part of Sightline yet",
-            ));
-        }
-        Some(_) => return Err(wrong("extraction_type", "\"time\" or \"transcript\"").into()),
-    }
     unsupported([
         ("model_config", &body.model_config),
         ("sandbox_id", &body.sandbox_id),
-        ("ws_connection_id", &body.ws_connection_id),
     ])?;
-    let request = v1::CreateVisualIndexRequest {
+    let connection = session.connection(body.ws_connection_id.as_deref()).await?;
+    let index = match body.extraction_type.as_deref() {
+        // One client says "time_based", the other one "time".
+        None | Some("time" | "time_based") => session.create_visual_index(visual(ids, body)?).await,
+        Some("transcript") => {
+            may_transcribe(&session, &ids, &body).await?;
+            session.create_audio_index(audio(ids, body)?).await
+        }
+        Some(_) => Err(wrong("extraction_type", "\"time\" or \"transcript\"")),
+    };
+    let index = index.map_err(renaming(&NAMES))?;
+    let scenes = To::IndexId(index.id.clone());
+    session.tell(&connection, scenes).await?;
+    Data::of(scene_index(index))
+}
+
+fn visual(ids: Ids, body: Create) -> Result<v1::CreateVisualIndexRequest, ApiError> {
+    let asked = body.extraction_config;
+    let sampling = asked.map_or(Ok(None), |asked| sampling(asked.time, asked.frame_count))?;
+    Ok(v1::CreateVisualIndexRequest {
         rtstream_id: ids.id,
         prompt: body.prompt.unwrap_or_else(|| PROMPT.to_owned()),
         name: body.name.unwrap_or_default(),
-        model: body.model_name.unwrap_or_default(),
-        sampling: body.extraction_config.map_or(Ok(None), sampling)?,
+        model: model(body.model_name),
+        sampling,
         ..Default::default()
-    };
-    let index = session.create_visual_index(request).await;
-    Data::of(scene_index(index.map_err(renaming(&NAMES))?))
+    })
+}
+
+fn audio(ids: Ids, body: Create) -> Result<v1::CreateAudioIndexRequest, ApiError> {
+    Ok(v1::CreateAudioIndexRequest {
+        rtstream_id: ids.id,
+        prompt: body.prompt.unwrap_or_default(),
+        name: body.name.unwrap_or_default(),
+        model: model(body.model_name),
+        batching: body.extraction_config.map_or(Ok(None), batching)?,
+        ..Default::default()
+    })
+}
+
+/// An audio index has its stream transcribed, which a caller may forbid.
+async fn may_transcribe(session: &Session, ids: &Ids, body: &Create) -> Result<(), ApiError> {
+    if body.auto_start_transcript == Some(false) && !session.get_rtstream(&ids.id).await?.transcribe
+    {
+        let allowed = "true, or a stream that is transcribed already: an audio index starts that";
+        return Err(wrong("auto_start_transcript", allowed));
+    }
+    Ok(())
+}
+
+/// The core's name of a model.
+pub(super) fn model(asked: Option<String>) -> String {
+    let asked = asked.unwrap_or_default();
+    if TIERS.contains(&asked.as_str()) {
+        return String::new();
+    }
+    asked
 }
 
 /// The sampling asked for; none if nothing is said of it.
-fn sampling(asked: Extraction) -> Result<Option<v1::TimeSampling>, ApiError> {
-    if asked.time.is_none() && asked.frame_count.is_none() {
+pub(super) fn sampling(
+    window: Option<Number>,
+    frames: Option<Number>,
+) -> Result<Option<v1::TimeSampling>, ApiError> {
+    if window.is_none() && frames.is_none() {
         return Ok(None);
     }
-    let Number(window) = asked.time.unwrap_or(WINDOW);
+    let Number(window) = window.unwrap_or(WINDOW);
     let most = i64::from(u32::MAX);
-    let frames = whole("extraction_config.frame_count", asked.frame_count, 0..=most)?;
+    let frames = whole("extraction_config.frame_count", frames, 0..=most)?;
     Ok(Some(v1::TimeSampling {
         window: Some(duration((window * 1e6).round() as i64)),
         frame_count: frames.unwrap_or(FRAMES) as u32,
     }))
+}
+
+/// The batching asked for; none if nothing is said of it.
+fn batching(asked: Extraction) -> Result<Option<v1::AudioBatching>, ApiError> {
+    const VALUE: &str = "extraction_config.segmentation_value";
+    if asked.segmenter.is_none() && asked.segmentation_value.is_none() {
+        return Ok(None);
+    }
+    let value = asked.segmentation_value.unwrap_or(BATCH);
+    let count =
+        || Ok(whole(VALUE, Some(value), 0..=i64::from(u32::MAX))?.unwrap_or_default() as u32);
+    let batch = match asked.segmenter.as_deref() {
+        None | Some("word") => Batch::Words(count()?),
+        Some("sentence") => Batch::Sentences(count()?),
+        Some("time") => Batch::Time(duration((value.0 * 1e6).round() as i64)),
+        Some(_) => {
+            let allowed = "\"word\", \"sentence\" or \"time\"";
+            return Err(wrong("extraction_config.segmenter", allowed));
+        }
+    };
+    Ok(Some(v1::AudioBatching { batch: Some(batch) }))
 }
 
 /// `GET /rtstream/{id}/index/scene`: all of them.
@@ -141,13 +221,8 @@ pub(super) async fn list_scene(session: Session, ids: Ids) -> Answer {
     Data::of(json!({ "scene_indexes": all.collect::<Vec<_>>() }))
 }
 
-/// `GET /rtstream/{id}/indexes`: all of them.
-pub(super) async fn list(session: Session, ids: Ids) -> Answer {
-    let all = all(&session, &ids.id).await?.into_iter().map(shown);
-    Data::of(json!({ "indexes": all.collect::<Vec<_>>() }))
-}
-
-async fn all(session: &Session, rtstream_id: &str) -> Result<Vec<v1::Index>, ApiError> {
+/// All indexes of a stream, oldest first.
+pub(super) async fn all(session: &Session, rtstream_id: &str) -> Result<Vec<v1::Index>, ApiError> {
     let fetch = |page_size, page_token| {
         let request = v1::ListIndexesRequest {
             rtstream_id: rtstream_id.to_owned(),
@@ -162,32 +237,47 @@ async fn all(session: &Session, rtstream_id: &str) -> Result<Vec<v1::Index>, Api
     paging::all(fetch).await
 }
 
-/// `POST /rtstream/{id}/indexes`
-pub(super) async fn materialize() -> Refusal {
-    Refusal::not_here("indexes of an understanding are not part of Sightline: create a scene index")
-}
-
 /// `GET /rtstream/{id}/index/{index}`
 pub(super) async fn get_scene(session: Session, ids: Ids) -> Answer {
     Data::of(scene_index(index_of(&session, &ids).await?))
 }
 
-/// `GET /rtstream/{id}/indexes/{index}`
-pub(super) async fn get(session: Session, ids: Ids) -> Answer {
-    Data::of(shown(index_of(&session, &ids).await?))
+/// What to change.
+#[derive(Deserialize)]
+pub(super) struct Change {
+    prompt: Option<String>,
+    name: Option<String>,
+}
+
+/// `PATCH /rtstream/{id}/index/scene/{index}`: another prompt, while it runs too.
+pub(super) async fn change(session: Session, ids: Ids, Body(body): Body<Change>) -> Answer {
+    let index = index_of(&session, &ids).await?;
+    let request = v1::UpdateIndexRequest {
+        index_id: index.id,
+        name: body.name,
+        prompt: body.prompt,
+    };
+    Data::of(scene_index(session.update_index(request).await?))
 }
 
 /// `PATCH /rtstream/{id}/index/scene/{index}/status`
 pub(super) async fn set_status(session: Session, ids: Ids, Body(body): Body<Switch>) -> Answer {
-    let index = index_of(&session, &ids).await?;
+    Data::of(scene_index(switch(&session, &ids, &body).await?))
+}
+
+/// Starts or stops the index in the path.
+pub(super) async fn switch(
+    session: &Session,
+    ids: &Ids,
+    body: &Switch,
+) -> Result<v1::Index, ApiError> {
+    let index = index_of(session, ids).await?;
     let state = if body.is_on(["start", "running"], ["stop", "stopped"])? {
         Doing::Running
     } else {
         Doing::Stopped
     };
-    Data::of(scene_index(
-        session.set_index_state(&index.id, state).await?,
-    ))
+    session.set_index_state(&index.id, state).await
 }
 
 /// The index in the path, if it is one of the stream in the path.
@@ -219,18 +309,8 @@ pub(super) async fn scenes(
     Data::of(json!({"scene_index_records": records, "next_page": next_page}))
 }
 
-/// `GET /rtstream/{id}/indexes/{index}/records`
-pub(super) async fn records(
-    session: Session,
-    ids: Ids,
-    Params(page): Params<PageQuery>,
-    Params(stretch): Params<Stretch>,
-) -> Answer {
-    let (records, next_page) = described(&session, &ids, &page, stretch).await?;
-    Data::of(json!({"records": records, "next_page": next_page}))
-}
-
-async fn described(
+/// A page of what the index in the path described, and whether there are more.
+pub(super) async fn described(
     session: &Session,
     ids: &Ids,
     page: &PageQuery,

@@ -9,12 +9,15 @@ mod collections;
 mod elsewhere;
 mod events;
 mod exports;
+mod filters;
 mod indexes;
+mod openapi;
 mod paging;
 mod request;
 mod search;
 mod streams;
 mod transcripts;
+mod understandings;
 mod values;
 
 use axum::Router;
@@ -27,9 +30,8 @@ use self::answer::Refusal;
 
 /// All routes of the skin.
 pub(crate) fn routes(message_bytes: usize) -> Router {
-    let routes = [collections(), streams(), indexes(), events()];
     let mut router = Router::new();
-    for (path, methods) in routes.into_iter().flatten() {
+    for (path, methods) in calls() {
         router = router
             .route(&format!("{path}/"), methods.clone())
             .route(path, methods);
@@ -42,6 +44,23 @@ pub(crate) fn routes(message_bytes: usize) -> Router {
     router.layer(DefaultBodyLimit::max(message_bytes))
 }
 
+/// What is served without a key: the document that says what all of this is.
+pub(crate) fn public() -> Router {
+    Router::new().route(openapi::PATH, get(openapi::document))
+}
+
+/// Every path with its methods.
+fn calls() -> impl Iterator<Item = (&'static str, MethodRouter)> {
+    let calls = [
+        collections(),
+        streams(),
+        indexes(),
+        understandings(),
+        events(),
+    ];
+    calls.into_iter().flatten()
+}
+
 type Routes = Vec<(&'static str, MethodRouter)>;
 
 fn collections() -> Routes {
@@ -50,6 +69,7 @@ fn collections() -> Routes {
     vec![
         ("/collection", get(c::list).post(c::create)),
         ("/collection/{id}", one),
+        ("/collection/{id}/websocket", get(c::websocket)),
     ]
 }
 
@@ -71,7 +91,6 @@ fn streams() -> Routes {
     ]
 }
 
-/// Scene indexes, and the newer paths of the same.
 fn indexes() -> Routes {
     use self::indexes as i;
     vec![
@@ -79,19 +98,42 @@ fn indexes() -> Routes {
             "/rtstream/{id}/index/scene",
             get(i::list_scene).post(i::create),
         ),
-        ("/rtstream/{id}/index/scene/{index}", get(i::scenes)),
+        (
+            "/rtstream/{id}/index/scene/{index}",
+            get(i::scenes).patch(i::change),
+        ),
         (
             "/rtstream/{id}/index/scene/{index}/status",
             patch(i::set_status),
         ),
         ("/rtstream/{id}/index/{index}", get(i::get_scene)),
-        ("/rtstream/{id}/indexes", get(i::list).post(i::materialize)),
-        ("/rtstream/{id}/indexes/{index}", get(i::get)),
+    ]
+}
+
+/// The newer paths of the same.
+fn understandings() -> Routes {
+    use self::understandings as u;
+    vec![
+        ("/rtstream/{id}/understand", get(u::list).post(u::create)),
+        ("/rtstream/{id}/understand/{index}", get(u::get)),
+        (
+            "/rtstream/{id}/understand/{index}/status",
+            patch(u::set_status),
+        ),
+        ("/rtstream/{id}/understand/{index}/records", get(u::records)),
+        (
+            "/rtstream/{id}/indexes",
+            get(u::list_indexes).post(u::index),
+        ),
+        ("/rtstream/{id}/indexes/{index}", get(u::get_index)),
         (
             "/rtstream/{id}/indexes/{index}/status",
-            patch(i::set_status),
+            patch(u::set_index_status),
         ),
-        ("/rtstream/{id}/indexes/{index}/records", get(i::records)),
+        (
+            "/rtstream/{id}/indexes/{index}/records",
+            get(u::index_records),
+        ),
     ]
 }
 

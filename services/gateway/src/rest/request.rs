@@ -20,6 +20,7 @@ use crate::api::Session;
 pub(super) struct Ids {
     /// The stream's or the collection's.
     pub(super) id: String,
+    /// The index's or the understanding's.
     pub(super) index: String,
     pub(super) alert: String,
 }

@@ -1,20 +1,24 @@
 //! Search in this skin.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sightline_proto::reasons::ApiError;
 use sightline_proto::v1;
+use sightline_proto::v1::search_hit::Kind;
 
 use super::answer::{Answer, Data, renaming};
+use super::filters::{self, Filter};
 use super::request::{Body, Ids, unsupported};
-use super::values::{Number, seconds, some, whole};
+use super::values::{Number, seconds, some, whole, wrong};
 use crate::api::Session;
 
 /// What fields of the core are called here.
-const NAMES: [(&str, &str); 3] = [
+const NAMES: [(&str, &str); 5] = [
     ("limit", "result_threshold"),
     ("min_score", "score_threshold"),
     ("index_id", "scene_index_id"),
+    ("start_time", "filter.start"),
+    ("end_time", "filter.end"),
 ];
 
 /// What to look for.
@@ -24,9 +28,11 @@ pub(super) struct Query {
     scene_index_id: Option<String>,
     result_threshold: Option<Number>,
     score_threshold: Option<Number>,
-    dynamic_score_percentage: Option<Value>,
-    stitch: Option<Value>,
-    filter: Option<Value>,
+    dynamic_score_percentage: Option<Number>,
+    stitch: Option<bool>,
+    filter: Option<Filter>,
+    index_type: Option<String>,
+    rerank: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -53,52 +59,76 @@ struct Hit {
 pub(super) async fn in_stream(session: Session, ids: Ids, Body(body): Body<Query>) -> Answer {
     let request = v1::SearchRequest {
         rtstream_id: ids.id,
-        ..asked(body)?
+        ..Default::default()
     };
-    search(&session, request).await
+    search(&session, asked(body, request)?).await
 }
 
 /// `POST /rtstream/collection/{id}/search`
 pub(super) async fn in_collection(session: Session, ids: Ids, Body(body): Body<Query>) -> Answer {
-    let request = v1::SearchRequest {
-        collection_id: ids.id,
-        ..asked(body)?
-    };
+    let mut request = asked(body, v1::SearchRequest::default())?;
+    if request.rtstream_id.is_empty() {
+        request.collection_id = ids.id;
+    } else {
+        session.get_collection(&ids.id).await?;
+        let stream = session.get_rtstream(&request.rtstream_id).await?;
+        if stream.collection_id != ids.id {
+            return Err(wrong("filter.rtstream_id", "a stream of this collection").into());
+        }
+    }
     search(&session, request).await
 }
 
-fn asked(body: Query) -> Result<v1::SearchRequest, ApiError> {
-    unsupported([
-        ("dynamic_score_percentage", &body.dynamic_score_percentage),
-        ("stitch", &body.stitch),
-        ("filter", &body.filter),
-    ])?;
+/// The request with what the body adds.
+fn asked(body: Query, request: v1::SearchRequest) -> Result<v1::SearchRequest, ApiError> {
+    unsupported([("rerank", &body.rerank)])?;
     let limit = whole("result_threshold", body.result_threshold, 1..=100)?;
-    Ok(v1::SearchRequest {
+    let fraction = |number: Option<Number>| number.map_or(0.0, |Number(number)| number as f32);
+    let request = v1::SearchRequest {
         query: body.query,
         index_id: body.scene_index_id.unwrap_or_default(),
         limit: limit.unwrap_or_default() as i32,
-        min_score: body
-            .score_threshold
-            .map_or(0.0, |Number(score)| score as f32),
-        ..Default::default()
-    })
+        min_score: fraction(body.score_threshold),
+        stitch: body.stitch.unwrap_or_default(),
+        dynamic_score_percentage: fraction(body.dynamic_score_percentage),
+        kinds: kinds(body.index_type.as_deref())?,
+        ..request
+    };
+    filters::apply(body.filter, request)
+}
+
+/// What VideoDB's words for kinds of indexes stand for.
+fn kinds(index_type: Option<&str>) -> Result<Vec<i32>, ApiError> {
+    let kinds: &[Kind] = match index_type {
+        None => &[],
+        Some("scene") => &[Kind::Scene],
+        Some("spoken_word") => &[Kind::Transcript, Kind::AudioScene],
+        Some(_) => return Err(wrong("index_type", "\"scene\" or \"spoken_word\"")),
+    };
+    Ok(kinds.iter().map(|&kind| kind.into()).collect())
 }
 
 async fn search(session: &Session, request: v1::SearchRequest) -> Answer {
     let found = session.search(request).await.map_err(renaming(&NAMES))?;
-    let results = found.hits.into_iter().map(|hit| Hit {
-        rtstream_name: session.stream_name(&hit.rtstream_id),
-        scene_index_name: session.index_name(&hit.index_id),
-        start: seconds(hit.start_time.as_ref()),
-        end: seconds(hit.end_time.as_ref()),
-        rtstream_id: hit.rtstream_id,
-        text: hit.text,
-        score: hit.score,
-        scene_index_id: some(hit.index_id),
-        metadata: Value::Object(serde_json::Map::new()),
-        stream_url: some(hit.stream_url),
-        player_url: some(hit.player_url),
+    let results = found.hits.into_iter().map(|hit| {
+        let kind = match hit.kind() {
+            Kind::Transcript => "transcript",
+            Kind::AudioScene => "audio",
+            Kind::Scene | Kind::Unspecified => "scene",
+        };
+        Hit {
+            rtstream_name: hit.rtstream_name,
+            scene_index_name: some(hit.index_name),
+            start: seconds(hit.start_time.as_ref()),
+            end: seconds(hit.end_time.as_ref()),
+            rtstream_id: hit.rtstream_id,
+            text: hit.text,
+            score: hit.score,
+            scene_index_id: some(hit.index_id),
+            metadata: json!({"kind": kind, "stitched": hit.stitched_ids}),
+            stream_url: some(hit.stream_url),
+            player_url: some(hit.player_url),
+        }
     });
     Data::of(Results {
         results: results.collect(),

@@ -2,14 +2,15 @@
 
 use axum::extract::RawQuery;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use sightline_proto::internal::subscribed::To;
 use sightline_proto::reasons::ApiError;
 use sightline_proto::v1;
 use sightline_proto::v1::rt_stream::State as Doing;
 
 use super::answer::{Answer, Data, renaming};
 use super::paging;
-use super::request::{Body, Ids, Params, Switch, unsupported};
+use super::request::{Body, Ids, Params, Switch};
 use super::values::{Number, in_words, some_time, time, whole, wrong};
 use crate::api::Session;
 
@@ -51,10 +52,25 @@ fn shown(stream: v1::RtStream) -> Stream {
     }
 }
 
+/// The states that this skin calls connected, and those that it calls stopped.
+const CONNECTED: [Doing; 3] = [Doing::Connecting, Doing::Active, Doing::Reconnecting];
+const STOPPED: [Doing; 3] = [Doing::Stopped, Doing::Failed, Doing::Ended];
+
 fn status(stream: &v1::RtStream) -> &'static str {
-    match stream.state() {
-        Doing::Connecting | Doing::Active | Doing::Reconnecting => "connected",
-        Doing::Unspecified | Doing::Stopped | Doing::Failed | Doing::Ended => "stopped",
+    if CONNECTED.contains(&stream.state()) {
+        "connected"
+    } else {
+        "stopped"
+    }
+}
+
+/// What a status stands for; none for any.
+fn states(status: Option<&str>) -> Result<&'static [Doing], ApiError> {
+    match status {
+        None => Ok(&[]),
+        Some("connected") => Ok(&CONNECTED),
+        Some("stopped") => Ok(&STOPPED),
+        Some(_) => Err(wrong("status", "\"connected\" or \"stopped\"")),
     }
 }
 
@@ -68,12 +84,12 @@ pub(super) struct Connect {
     sample_rate: Option<Number>,
     store: Option<bool>,
     enable_transcript: Option<bool>,
-    ws_connection_id: Option<Value>,
+    ws_connection_id: Option<String>,
 }
 
 /// `POST /rtstream`
 pub(super) async fn connect(session: Session, Body(body): Body<Connect>) -> Answer {
-    unsupported([("ws_connection_id", &body.ws_connection_id)])?;
+    let connection = session.connection(body.ws_connection_id.as_deref()).await?;
     let rate = whole("sample_rate", body.sample_rate, 1..=1_000_000)?;
     let types = body.media_types.unwrap_or_else(|| vec!["video".to_owned()]);
     let known = |kind: &String| ["video", "audio"].contains(&kind.as_str());
@@ -88,10 +104,13 @@ pub(super) async fn connect(session: Session, Body(body): Body<Connect>) -> Answ
         store: body.store.unwrap_or_default(),
         ..Default::default()
     };
+    let stream = session.connect_rtstream(request).await?;
+    let transcript = To::TranscriptOfRtstreamId(stream.id.clone());
+    session.tell(&connection, transcript).await?;
     Data::created(Stream {
         sample_rate: rate.unwrap_or(SAMPLE_RATE),
         media_types: types,
-        ..shown(session.connect_rtstream(request).await?)
+        ..shown(stream)
     })
 }
 
@@ -110,13 +129,14 @@ pub(super) struct Rename {
 /// `PATCH /rtstream/{id}`
 pub(super) async fn rename(session: Session, ids: Ids, Body(body): Body<Rename>) -> Answer {
     let rate = whole("sample_rate", body.sample_rate, 1..=1_000_000)?;
-    let stream = match body.name {
-        Some(name) => session.rename_rtstream(&ids.id, &name).await?,
-        None => session.get_rtstream(&ids.id).await?,
+    let request = v1::UpdateRtStreamRequest {
+        rtstream_id: ids.id,
+        name: body.name,
+        ..Default::default()
     };
     Data::of(Stream {
         sample_rate: rate.unwrap_or(SAMPLE_RATE),
-        ..shown(stream)
+        ..shown(session.update_rtstream(request).await?)
     })
 }
 
@@ -137,7 +157,7 @@ pub(super) struct ListQuery {
     limit: Option<Number>,
     offset: Option<Number>,
     status: Option<String>,
-    /// Part of the name, in any case.
+    /// Part of it, in any case.
     name: Option<String>,
     ordering: Option<String>,
 }
@@ -150,31 +170,23 @@ pub(super) async fn list(
 ) -> Answer {
     let limit = whole("limit", query.limit, 1..=MOST)?.unwrap_or(DEFAULT);
     let offset = whole("offset", query.offset, 0..=i64::from(i32::MAX))?.unwrap_or(0);
-    if let Some(word) = &query.status
-        && !["connected", "stopped"].contains(&word.as_str())
-    {
-        return Err(wrong("status", "\"connected\" or \"stopped\"").into());
-    }
+    let states = states(query.status.as_deref())?;
     let session = &session;
     let fetch = |page_size, page_token| {
         let request = v1::ListRtStreamsRequest {
             collection_id: query.collection_id.clone().unwrap_or_default(),
             page_size,
             page_token,
+            states: states.iter().map(|&state| state.into()).collect(),
+            name_contains: query.name.clone().unwrap_or_default(),
         };
         async move {
             let page = session.list_rtstreams(request).await?;
             Ok((page.rtstreams, page.next_page_token))
         }
     };
-    let mut streams = paging::all(fetch).await?;
-    let part = query.name.as_ref().map(|name| name.to_lowercase());
-    streams.retain(|stream| {
-        let named = part.as_ref();
-        let doing = query.status.as_deref();
-        named.is_none_or(|part| stream.name.to_lowercase().contains(part))
-            && doing.is_none_or(|word| word == status(stream))
-    });
+    let streams = paging::all(fetch).await;
+    let mut streams = streams.map_err(renaming(&[("name_contains", "name")]))?;
     order(&mut streams, query.ordering.as_deref())?;
     let (count, raw) = (streams.len() as i64, raw.unwrap_or_default());
     let results = streams.into_iter().skip(offset as usize);

@@ -2,62 +2,84 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sightline_proto::time::timestamp;
+use sightline_proto::internal::subscribed::To;
+use sightline_proto::reasons::ApiError;
 use sightline_proto::v1;
+use sightline_proto::v1::stop_transcription_request::Mode;
+use sightline_proto::v1::transcription::State as Doing;
 
 use super::answer::{Answer, Data, renaming};
 use super::paging::{self, PageQuery};
-use super::request::{Body, Ids, Params, Switch, unsupported};
+use super::request::{Body, Ids, Params, Switch};
 use super::values::{Number, in_words, seconds, some_time, wrong};
 use crate::api::Session;
-
-/// The engine when the caller names none: there is one only, whatever it is called.
-const ENGINE: &str = "whisper";
 
 /// What to do.
 #[derive(Deserialize)]
 pub(super) struct Transcription {
     action: Option<String>,
     status: Option<String>,
+    /// Callers name engines of VideoDB's; there is one here, and it is what answers name.
+    #[expect(dead_code, reason = "read so that it is checked to be a text")]
     engine: Option<String>,
     mode: Option<String>,
-    ws_connection_id: Option<Value>,
+    ws_connection_id: Option<String>,
 }
 
-/// `POST /rtstream/{id}/transcription`: starts it or stops it. What was heard by then is finished.
+/// `POST /rtstream/{id}/transcription`: starts it, or stops it: at once, or when what was heard by then is finished.
 pub(super) async fn switch(session: Session, ids: Ids, Body(body): Body<Transcription>) -> Answer {
-    unsupported([("ws_connection_id", &body.ws_connection_id)])?;
-    if body.mode.as_deref().is_some_and(|mode| mode != "graceful") {
-        return Err(wrong("mode", "\"graceful\", or nothing").into());
-    }
     let switch = Switch {
         action: body.action,
         status: body.status,
     };
-    let on = switch.is_on(["start", "running"], ["stop", "stopped"])?;
-    let stream = session.set_transcribe(&ids.id, on).await?;
-    Data::of(json!({
-        "status": status(&stream),
-        "engine": body.engine.as_deref().unwrap_or(ENGINE),
-        "updated_at": in_words(Some(&timestamp(session.clock.now_us()))),
-    }))
+    let stream = if switch.is_on(["start", "running"], ["stop", "stopped"])? {
+        let connection = session.connection(body.ws_connection_id.as_deref()).await?;
+        let request = v1::StartTranscriptionRequest {
+            rtstream_id: ids.id.clone(),
+            ..Default::default()
+        };
+        let stream = session.start_transcription(&request).await?;
+        let transcript = To::TranscriptOfRtstreamId(ids.id);
+        session.tell(&connection, transcript).await?;
+        stream
+    } else {
+        let request = v1::StopTranscriptionRequest {
+            rtstream_id: ids.id,
+            mode: mode(body.mode.as_deref())?.into(),
+        };
+        session.stop_transcription(&request).await?
+    };
+    Data::of(shown(&stream))
+}
+
+/// The clients' words for it differ.
+fn mode(word: Option<&str>) -> Result<Mode, ApiError> {
+    match word {
+        None | Some("graceful") => Ok(Mode::Graceful),
+        Some("immediate" | "force") => Ok(Mode::Immediate),
+        Some(_) => Err(wrong("mode", "\"graceful\" or \"immediate\"")),
+    }
 }
 
 /// `GET /rtstream/{id}/transcription/status`
 pub(super) async fn status_of(session: Session, ids: Ids) -> Answer {
-    let stream = session.get_rtstream(&ids.id).await?;
-    Data::of(json!({"status": status(&stream), "engine": ENGINE}))
+    Data::of(shown(&session.get_rtstream(&ids.id).await?))
 }
 
-fn status(stream: &v1::RtStream) -> &'static str {
-    if stream.transcribe {
-        "running"
-    } else {
-        "stopped"
-    }
+fn shown(stream: &v1::RtStream) -> Value {
+    let transcription = stream.transcription.clone().unwrap_or_default();
+    let status = match transcription.state() {
+        Doing::Running => "running",
+        Doing::Stopped | Doing::Unspecified => "stopped",
+    };
+    json!({
+        "status": status,
+        "engine": transcription.engine,
+        "updated_at": in_words(transcription.change_time.as_ref()),
+    })
 }
 
-/// The stretch whose words are listed; `since` is a later start.
+/// The stretch whose words are listed, and what of it is new to the caller.
 #[derive(Deserialize)]
 pub(super) struct Stretch {
     start: Option<Number>,
@@ -73,17 +95,16 @@ pub(super) async fn list(
     Params(stretch): Params<Stretch>,
 ) -> Answer {
     let page = page.check()?;
-    let start = some_time("start", stretch.start)?;
+    let start_time = some_time("start", stretch.start)?;
     let since = some_time("since", stretch.since)?;
     let end_time = some_time("end", stretch.end)?;
-    let later = |a: &prost_types::Timestamp| (a.seconds, a.nanos);
-    let start_time = start.into_iter().chain(since).max_by_key(later);
     let (session, id) = (&session, &ids.id);
     let fetch = |page_size, page_token| {
         let request = v1::ListTranscriptRequest {
             rtstream_id: id.clone(),
             start_time,
             end_time,
+            since,
             page_size,
             page_token,
         };

@@ -16,3 +16,28 @@ pub(super) async fn document() -> impl IntoResponse {
     ];
     (headers, DOCUMENT)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A path without the names of what stands in it.
+    fn shape(path: &str) -> String {
+        let parts = path.split('/').map(|part| {
+            let named = part.starts_with('{');
+            if named { "{}" } else { part }
+        });
+        parts.collect::<Vec<_>>().join("/")
+    }
+
+    #[test]
+    fn the_document_has_every_path_and_no_other() {
+        let document: serde_json::Value = serde_json::from_str(DOCUMENT).expect("JSON");
+        let paths = document["paths"].as_object().expect("paths");
+        let written: BTreeSet<String> = paths.keys().map(|path| shape(path)).collect();
+        let served: BTreeSet<String> = crate::rest::calls().map(|(path, _)| shape(path)).collect();
+        assert_eq!(written, served);
+    }
+}

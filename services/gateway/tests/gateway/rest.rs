@@ -245,7 +245,7 @@ async fn indexes_are_created_and_switched() {
         let made = gateway.ask("POST", &all, create(config)).await;
         let id = text(&made["rtstream_index_id"]);
         let expected = json!({
-            "rtstream_index_id": id, "extraction_type": "time", "extraction_config": expected,
+            "rtstream_index_id": id, "rtstream_id": stream, "extraction_type": "time", "extraction_config": expected,
             "prompt": "Describe the scene", "name": id, "model_name": "demo-vlm", "status": "running",
         });
         assert_eq!(made, expected);
@@ -303,7 +303,10 @@ POST ALL {"extraction_config": {"time": 5, "frame_count": 17}} -> 400 extraction
 POST ALL {"extraction_config": {"time": 5, "frame_count": 1.5}} -> 400 extraction_config.frame_count: 
 POST ALL {"extraction_config": 5} -> 400 extraction_config: 
 POST ALL {"extraction_type": "shot"} -> 400 extraction_type: 
-POST ALL {"extraction_type": "transcript"} -> 501 transcript
+POST ALL {"extraction_type": "transcript", "extraction_config": {"segmenter": "word", "segmentation_value": 0}} -> 400 extraction_config.segmentation_value: 1 to 1000
+POST ALL {"extraction_type": "transcript", "extraction_config": {"segmenter": "letter"}} -> 400 extraction_config.segmenter: 
+POST ALL {"extraction_type": "transcript", "extraction_config": {"segmenter": "sentence", "segmentation_value": 1.5}} -> 400 extraction_config.segmentation_value: 
+POST ALL {"extraction_type": "transcript", "auto_start_transcript": false} -> 400 auto_start_transcript: 
 POST ALL {"model_name": "gpt"} -> 400 model_name: one of demo-vlm, other
 POST ALL {"model_config": {"a": 1}} -> 400 model_config: not supported
 POST ALL {"sandbox_id": "s"} -> 400 sandbox_id: not supported
@@ -318,10 +321,161 @@ GET ALL/INDEX?page=1001&page_size=100 -> 400 page: page times page_size
 GET ALL/INDEX?start=2&end=1 -> 400 end: must be after
 GET ALL/INDEX?page=1&page_size=5 -> 503 embeddings
 GET /rtstream/STREAM/indexes/INDEX/records -> 503 embeddings
-POST /rtstream/STREAM/indexes {"source": {}} -> 501 not part of Sightline
+PATCH ALL/INDEX {"prompt": ""} -> 400 prompt: 1 to 4000
+PATCH /rtstream/OTHER/index/scene/INDEX {"prompt": "x"} -> 404 has no index
 DELETE /rtstream/STREAM/index/INDEX -> 405 DELETE
 "#,
             &[("ALL", &all), ("STREAM", &stream), ("OTHER", &other), ("INDEX", id)],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn a_transcript_is_batched_and_prompts_change() {
+    let gateway = Gateway::start().await;
+    let stream = gateway.connect("x", Value::Null).await;
+    let all = format!("/rtstream/{stream}/index/scene");
+    let transcription = format!("/rtstream/{stream}/transcription/status");
+    let off = gateway.ask("GET", &transcription, Value::Null).await;
+    assert_eq!(off["status"], "stopped");
+    for (config, expected) in [
+        (Value::Null, ("word", json!(10))),
+        (
+            json!({"segmenter": "word", "segmentation_value": "50"}),
+            ("word", json!(50)),
+        ),
+        (
+            json!({"segmenter": "sentence", "segmentation_value": 5}),
+            ("sentence", json!(5)),
+        ),
+        (
+            json!({"segmenter": "time", "segmentation_value": 7.5}),
+            ("time", json!(7.5)),
+        ),
+    ] {
+        let body = json!({
+            "extraction_type": "transcript", "extraction_config": config, "prompt": null,
+            "model_name": "basic", "model_config": {}, "name": "Words",
+        });
+        let made = gateway.ask("POST", &all, body).await;
+        let (segmenter, value) = expected;
+        let config = json!({"segmenter": segmenter, "segmentation_value": value});
+        let expected = json!({
+            "rtstream_index_id": made["rtstream_index_id"], "rtstream_id": stream,
+            "extraction_type": "transcript", "extraction_config": config, "prompt": "",
+            "name": "Words", "model_name": "demo-vlm", "status": "running",
+        });
+        assert_eq!(made, expected);
+    }
+    let on = gateway.ask("GET", &transcription, Value::Null).await;
+    assert_eq!(on["status"], "running");
+    // What one of the clients sends for "time".
+    let body = json!({"extraction_type": "time_based", "auto_start_transcript": false});
+    let made = gateway.ask("POST", &all, body).await;
+    let path = format!("{all}/{}", text(&made["rtstream_index_id"]));
+    let body = json!({"prompt": "Describe people"});
+    assert_eq!(
+        gateway.ask("PATCH", &path, body).await["prompt"],
+        "Describe people"
+    );
+}
+
+#[tokio::test]
+async fn an_understanding_and_its_index_are_one() {
+    let gateway = Gateway::start().await;
+    let stream = gateway.connect("x", Value::Null).await;
+    let other = gateway.connect("y", Value::Null).await;
+    let all = format!("/rtstream/{stream}/understand");
+    let body = json!({
+        "segmentation": {"type": "time", "window": "10s"},
+        "analyzers": [{
+            "type": "vlm", "name": "people", "sampling": {"frame_count": 5},
+            "config": {"prompt": "Who is there?", "model": "basic"},
+        }],
+        "store": true,
+    });
+    let made = gateway.ask("POST", &all, body).await;
+    let id = text(&made["understanding_id"]);
+    let source = json!({"understanding_id": id, "output": "people"});
+    let expected = json!({
+        "understanding_id": id, "rtstream_id": stream, "status": "running", "store": true,
+        "segmentation": {"type": "time", "window": "10s"},
+        "analyzers": [{
+            "type": "vlm", "name": "people", "sampling": {"frame_count": 5},
+            "config": {"prompt": "Who is there?", "model": "demo-vlm"},
+        }],
+        "outputs": {"people": source},
+    });
+    assert!(id.starts_with("und-"), "{id}");
+    assert_eq!(made, expected);
+    // An index of its own is none.
+    let scene = format!("/rtstream/{stream}/index/scene");
+    let plain = text(&gateway.ask("POST", &scene, Value::Null).await["rtstream_index_id"]);
+    let listed = gateway.ask("GET", &all, Value::Null).await;
+    assert_eq!(listed, json!({"understandings": [expected]}));
+
+    let indexes = format!("/rtstream/{stream}/indexes");
+    let body = json!({"source": source, "name": "People", "use_for": ["semantic"]});
+    let index = gateway.ask("POST", &indexes, body).await;
+    let index_id = id.replace("und-", "idx-");
+    let shown = json!({
+        "index_id": index_id, "rtstream_id": stream, "name": "People", "status": "running",
+        "use_for": ["semantic"], "source_understanding_id": id, "output": "people",
+    });
+    assert_eq!(index, shown);
+    let found = gateway.ask("GET", &indexes, Value::Null).await;
+    assert_eq!(
+        names(&found["indexes"], "index_id"),
+        [index_id.clone(), plain.clone()]
+    );
+    assert_eq!(found["indexes"][1]["source_understanding_id"], Value::Null);
+    let status = format!("{all}/{id}/status");
+    let stopped = gateway
+        .ask("PATCH", &status, json!({"action": "stop"}))
+        .await;
+    assert_eq!(stopped["status"], "stopped");
+    let index = gateway
+        .ask("GET", &format!("{indexes}/{index_id}"), Value::Null)
+        .await;
+    assert_eq!(index["status"], "stopped");
+    let again = gateway
+        .ask("GET", &format!("{all}/{id}"), Value::Null)
+        .await;
+    assert_eq!(again["outputs"], made["outputs"]);
+    gateway
+        .refuses(
+            r#"
+POST ALL -> 400 analyzers: exactly one
+POST ALL {"analyzers": [{}, {}]} -> 400 analyzers: exactly one
+POST ALL {"analyzers": [{"type": "ocr"}]} -> 400 analyzers.type: 
+POST ALL {"analyzers": [{"name": ""}]} -> 400 analyzers.name: 
+POST ALL {"analyzers": [{"config": {"prompt": ""}}]} -> 400 analyzers.config.prompt: 1 to 4000
+POST ALL {"analyzers": [{"config": {"model": "gpt"}}]} -> 400 analyzers.config.model: 
+POST ALL {"analyzers": [{"sampling": {"frame_count": 17}}]} -> 400 analyzers.sampling.frame_count: 
+POST ALL {"analyzers": [{}], "segmentation": {"type": "shot"}} -> 400 segmentation.type: 
+POST ALL {"analyzers": [{}], "segmentation": {"window": "soon"}} -> 400 segmentation.window: 
+POST ALL {"analyzers": [{}], "segmentation": {"window": "1h"}} -> 400 segmentation.window: 
+POST ALL {"analyzers": [{}], "store": false} -> 400 store: 
+POST /rtstream/rts-x/understand {"analyzers": [{}]} -> 404 no stream
+GET ALL/und-x -> 404 has no understanding
+GET ALL/PLAIN -> 404 has no understanding
+GET /rtstream/OTHER/understand/ID -> 404 has no understanding
+PATCH ALL/ID/status {"action": "pause"} -> 400 action: 
+GET ALL/ID/records?output=scene -> 400 output: 
+GET ALL/ID/records?output=people -> 503 embeddings
+POST /rtstream/STREAM/indexes {"source": {}} -> 400 missing field `understanding_id`
+POST /rtstream/STREAM/indexes {"source": {"understanding_id": "PLAIN"}} -> 404 has no understanding
+POST /rtstream/STREAM/indexes {"source": {"understanding_id": "ID", "output": "x"}} -> 400 source.output: 
+POST /rtstream/STREAM/indexes {"source": {"understanding_id": "ID"}, "use_for": ["keyword"]} -> 400 use_for: 
+POST /rtstream/STREAM/indexes {"source": {"understanding_id": "ID"}, "name": ""} -> 400 name: 1 to 200
+"#,
+            &[
+                ("ALL", &all),
+                ("STREAM", &stream),
+                ("OTHER", &other),
+                ("PLAIN", &plain),
+                ("ID", &id),
+            ],
         )
         .await;
 }
@@ -381,7 +535,7 @@ async fn events_and_alerts_are_created_and_switched() {
 POST /rtstream/event {"label": "x"} -> 400 missing field `event_prompt`
 POST /rtstream/event {"event_prompt": "", "label": "x"} -> 400 event_prompt: 1 to 1000
 POST /rtstream/event {"event_prompt": "x", "label": 1} -> 400 label: invalid type
-POST ALERTS {"event_id": "EVENT"} -> 400 missing field `callback_url`
+POST ALERTS {"callback_url": ""} -> 400 missing field `event_id`
 POST ALERTS {"event_id": "e", "callback_url": "https://hooks.example/a"} -> 404 no event
 POST ALERTS {"event_id": "EVENT", "callback_url": "x"} -> 400 callback_url: an http
 POST ALERTS {"event_id": "EVENT", "callback_url": "http://10.0.0.1/"} -> 400 callback_url: 

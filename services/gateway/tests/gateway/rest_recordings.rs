@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sightline_gateway::Limits;
-use sightline_proto::internal::ExportRecord;
+use sightline_proto::internal::{ExportRecord, RtStreamRecord};
 use sightline_proto::v1::export::State as ExportState;
 use sightline_proto::v1::rt_stream::State;
 use tonic::transport::Endpoint;
@@ -30,28 +30,35 @@ async fn transcription_is_switched_on_and_off() {
     let gateway = Gateway::start().await;
     let stream = gateway.connect("x", Value::Null).await;
     let path = format!("/rtstream/{stream}/transcription");
-    for (body, status, engine) in [
-        (json!({"action": "start"}), "running", "whisper"),
-        (
-            json!({"action": "start", "engine": "assemblyai"}),
-            "running",
-            "assemblyai",
-        ),
-        (
-            json!({"action": "stop", "mode": "graceful"}),
-            "stopped",
-            "whisper",
-        ),
+    let told = gateway
+        .ask("GET", &format!("{path}/status"), Value::Null)
+        .await;
+    let never = json!({"status": "stopped", "engine": "whisper", "updated_at": null});
+    assert_eq!(told, never);
+    // Whatever VideoDB's engines are called, there is one here.
+    let start = json!({"action": "start", "engine": "assemblyai"});
+    for (body, status, dropped) in [
+        (json!({"action": "start"}), "running", 0),
+        (start.clone(), "running", 0),
+        (json!({"action": "stop", "mode": "graceful"}), "stopped", 0),
+        (start, "running", 0),
+        (json!({"action": "stop", "mode": "immediate"}), "stopped", 2),
+        (json!({"status": "running"}), "running", 2),
+        (json!({"action": "stop", "mode": "force"}), "stopped", 3),
+        (json!({"action": "stop"}), "stopped", 3),
     ] {
-        let told = gateway.ask("POST", &path, body).await;
+        let told = gateway.ask("POST", &path, body.clone()).await;
         let expected = json!({
-            "status": status, "engine": engine, "updated_at": "2025-11-24T16:00:00Z",
+            "status": status, "engine": "whisper", "updated_at": "2025-11-24T16:00:00Z",
         });
-        assert_eq!(told, expected);
+        assert_eq!(told, expected, "{body}");
         let told = gateway
-            .ask("GET", &format!("{path}/status"), Value::Null)
+            .ask("GET", &format!("{path}/status/"), Value::Null)
             .await;
-        assert_eq!(told["status"], status);
+        assert_eq!(told, expected, "{body}");
+        let record = gateway.catalog.fetch::<RtStreamRecord>(&stream).await;
+        let record = record.expect("answers").expect("a record");
+        assert_eq!(record.value.dropped_session, dropped, "{body}");
     }
 }
 

@@ -24,7 +24,7 @@ POST /rtstream {"url": "rtsp://a.example/1", "sample_rate": 0.5} -> 400 sample_r
 POST /rtstream {"url": "rtsp://a.example/1", "sample_rate": "inf"} -> 400 sample_rate: 
 POST /rtstream {"url": "rtsp://a.example/1", "media_types": ["image"]} -> 400 media_types: 
 POST /rtstream {"url": "rtsp://a.example/1", "media_types": []} -> 400 media_types: 
-POST /rtstream {"url": "rtsp://a.example/1", "ws_connection_id": "w"} -> 400 ws_connection_id: 
+POST /rtstream {"url": "rtsp://a.example/1", "ws_connection_id": 5} -> 400 ws_connection_id: invalid type
 POST /rtstream {"url": "rtsp://a.example/1", "collection_id": "c-1"} -> 404 no collection
 GET /rtstream?limit=x -> 400 limit: 
 GET /rtstream?limit=0 -> 400 limit: 
@@ -47,14 +47,23 @@ POST /rtstream/ID/search {} -> 400 missing field `query`
 POST /rtstream/ID/search {"query": ""} -> 400 query: 1 to 1000
 POST /rtstream/ID/search {"query": "x", "result_threshold": "0"} -> 400 result_threshold: 
 POST /rtstream/ID/search {"query": "x", "score_threshold": 2} -> 400 score_threshold: 0 to 1
-POST /rtstream/ID/search {"query": "x", "stitch": true} -> 400 stitch: not supported
-POST /rtstream/ID/search {"query": "x", "dynamic_score_percentage": 5} -> 400 dynamic_score_percentage: 
-POST /rtstream/ID/search {"query": "x", "filter": [{"a": 1}]} -> 400 filter: not supported
+POST /rtstream/ID/search {"query": "x", "stitch": 5} -> 400 stitch: 
+POST /rtstream/ID/search {"query": "x", "dynamic_score_percentage": 101} -> 400 dynamic_score_percentage: 
+POST /rtstream/ID/search {"query": "x", "rerank": true} -> 400 rerank: not supported
+POST /rtstream/ID/search {"query": "x", "index_type": "x"} -> 400 index_type: 
+POST /rtstream/ID/search {"query": "x", "filter": {}} -> 400 filter: 
+POST /rtstream/ID/search {"query": "x", "filter": [{"a": 1}]} -> 400 rtstream_id, scene_index_id, kind, start, end; got "a"
+POST /rtstream/ID/search {"query": "x", "filter": [{"start": 5, "end": 4}]} -> 400 filter.end: 
+POST /rtstream/ID/search {"query": "x", "filter": [{"scene_index_id": "i"}]} -> 404 scene_index_id: 
+POST /rtstream/collection/c-1/search {"query": "x", "filter": [{"rtstream_id": "ID"}]} -> 404 no collection
 POST /rtstream/ID/search {"query": "x", "scene_index_id": "i"} -> 404 scene_index_id: 
 POST /rtstream/ID/search {"query": "x", "filter": [], "stitch": null} -> 503 embeddings
+POST /rtstream/ID/search {"query": "x", "filter": [{"kind": "audio"}], "stitch": true, "dynamic_score_percentage": "20"} -> 503 embeddings
+POST /rtstream/collection/default/search {"query": "x", "filter": [{"rtstream_id": "ID"}]} -> 503 embeddings
 POST /rtstream/collection/c-1/search {"query": "x"} -> 404 no collection
 POST /rtstream/ID/transcription -> 400 action: 
-POST /rtstream/ID/transcription {"action": "stop", "mode": "immediate"} -> 400 mode: 
+POST /rtstream/ID/transcription {"action": "stop", "mode": "soon"} -> 400 mode: 
+POST /rtstream/ID/transcription {"action": "start", "engine": 5} -> 400 engine: invalid type
 GET /rtstream/ID/transcription?page=0 -> 400 page: 
 GET /rtstream/ID/transcription?page_size=1001 -> 400 page_size: 
 GET /rtstream/ID/transcription?start=5&end=4 -> 400 end: must be after
@@ -77,9 +86,7 @@ GET /video -> 501 video is not part of Sightline
 DELETE /video/m-1/ -> 501 video is not part of Sightline
 POST /collection/default/upload -> 501 upload is not part of Sightline
 POST /collection/default/generate/image -> 501 generate is not part of Sightline
-GET /collection/default/websocket -> 501 WebSockets
-POST /rtstream/rts-1/understand -> 501 understand is not part of Sightline
-PATCH /rtstream/rts-1/understand/u/status -> 501 understand is not part of Sightline
+POST /understand -> 501 understand is not part of Sightline
 POST /timeline -> 501 timeline is not part of Sightline
 GET /rtstream/rts-1/nothing -> 404 no such call
 GET /rtstream/a/b/c/d/e/f/g -> 404 no such call

@@ -155,7 +155,7 @@ impl Report {
                 "  ({} messages were not shown in time)",
                 lagged.count
             )),
-            Message::Alert(_) | Message::Ready(_) => {}
+            Message::Alert(_) | Message::AudioScene(_) | Message::Ready(_) => {}
         }
         Ok(false)
     }

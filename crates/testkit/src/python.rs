@@ -35,11 +35,14 @@ pub async fn run(script: &str, arguments: &[&str]) -> Result<String> {
 }
 
 /// The interpreter that has the packages of `scripts/requirements-test.txt`.
+///
+/// # Errors
+/// When `scripts/setup test` has not installed it.
 #[expect(
     clippy::disallowed_methods,
     reason = "scripts/setup installs tools below the user's cache directory, as the Makefile says"
 )]
-pub(crate) fn interpreter() -> Result<PathBuf> {
+pub fn interpreter() -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .filter(|dir| !dir.is_empty())
         .map(PathBuf::from)

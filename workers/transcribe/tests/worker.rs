@@ -13,7 +13,9 @@ use sightline_inference::whisper::{SAMPLE_RATE, Whisper};
 use sightline_inference::{InferenceError, SpokenSegment, Transcriber};
 use sightline_proto::ids;
 use sightline_proto::internal::observation::Body;
-use sightline_proto::internal::{AudioChunk, DeadLetter, Observation, RunRecord, TranscriptBody};
+use sightline_proto::internal::{
+    AudioChunk, DeadLetter, Observation, RtStreamRecord, RunRecord, TranscriptBody,
+};
 use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
 use sightline_service::clock::SystemClock;
@@ -330,6 +332,54 @@ async fn utterances_of_an_older_lease_are_left_out() -> Result<()> {
         .counted("sightline_transcribe_utterances_total{outcome=\"stale\"} 1")
         .await?;
     assert_eq!(platform.letters(0).await?, []);
+    platform.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_heard_before_an_immediate_stop_is_left_out() -> Result<()> {
+    let platform = Platform::start().await?;
+    let mut stream = RtStreamRecord {
+        transcription_session: 3,
+        dropped_session: 1,
+        ..RtStreamRecord::default()
+    };
+    let revision = platform.catalog.create(STREAM, &stream).await?;
+    let heard_in = |session: u32, second: i64, file: &str| -> Result<AudioChunk> {
+        let start_us = EPOCH_US + second * 1_000_000;
+        let chunk = chunk(start_us, example(file)?);
+        Ok(AudioChunk { session, ..chunk })
+    };
+    platform.publish(&heard_in(1, 0, "ex1.wav")?).await?;
+    platform.publish(&heard_in(0, 10, "ex2.wav")?).await?;
+    assert_eq!(platform.transcripts(1).await?.len(), 1);
+    assert_eq!(platform.model.called.load(Ordering::SeqCst), 1);
+    // Stopped while it is being transcribed.
+    platform.model.set_gate(false);
+    platform.publish(&heard_in(3, 20, "ex1.wav")?).await?;
+    let called = async {
+        while platform.model.called.load(Ordering::SeqCst) < 2 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, called).await.context("it was never taken")?;
+    stream.dropped_session = 3;
+    platform.catalog.update(STREAM, &stream, revision).await?;
+    platform.model.set_gate(true);
+    platform
+        .counted("sightline_transcribe_utterances_total{outcome=\"dropped\"} 2")
+        .await?;
+    // Started again.
+    platform.publish(&heard_in(4, 30, "ex1.wav")?).await?;
+    let found = platform.transcripts(2).await?;
+    let texts: Vec<&str> = found
+        .iter()
+        .map(|o| Ok(transcript(o)?.text.as_str()))
+        .collect::<Result<_>>()?;
+    let expected = [
+        "The ambulance left at noon.",
+        "The train is eleven minutes late.",
+    ];
+    assert_eq!(texts, expected);
     platform.stop().await
 }
 

@@ -4,10 +4,11 @@ use anyhow::{Result, bail, ensure};
 use sightline_proto::internal::{RecordFilter, RecordKind};
 use sightline_vectors::{ListQuery, Point, Position, VectorError, VectorStore, WindowCounts};
 
+use crate::owned;
 use crate::support::{EPOCH_US, found, holds, id, listed, number, scene, second, transcript};
 
 /// Every case by its name.
-pub const CASES: [&str; 8] = [
+pub const CASES: [&str; 10] = [
     "an empty store answers",
     "filters leave what they say, in both orders",
     "pages cover everything once, in order",
@@ -15,6 +16,8 @@ pub const CASES: [&str; 8] = [
     "a point without text is listed and never found",
     "storing again replaces",
     "windows are counted by index and epoch",
+    "batches are filtered by kind, and none is missing",
+    "what belongs to an owner is deleted",
     "what can't be stored is refused as a whole",
 ];
 
@@ -27,6 +30,8 @@ pub async fn run(case: &str, store: &dyn VectorStore) -> Result<()> {
         "a point without text is listed and never found" => without_text(store).await,
         "storing again replaces" => replaces(store).await,
         "windows are counted by index and epoch" => windows(store).await,
+        "batches are filtered by kind, and none is missing" => owned::batches(store).await,
+        "what belongs to an owner is deleted" => owned::deletes(store).await,
         "what can't be stored is refused as a whole" => refused(store).await,
         _ => bail!("no such case"),
     }

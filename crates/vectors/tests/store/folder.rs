@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use sightline_vectors::{EdgeStore, EmbeddingModel, VectorError, VectorStore};
+use sightline_vectors::{EdgeStore, EmbeddingModel, Owner, VectorError, VectorStore};
 
 use crate::support::{holds, model, scene};
 
@@ -28,7 +28,10 @@ async fn a_store_is_the_same_when_it_is_opened_again() -> Result<()> {
         holds(&store, &points).await?;
         assert_eq!(store.count_windows("idx-1").await?.described, 50);
     }
-    Ok(())
+    let store = EdgeStore::open(dir.path(), model()).await?;
+    store.delete(&Owner::Index("idx-1".to_owned())).await?;
+    drop(store);
+    holds(&EdgeStore::open(dir.path(), model()).await?, &[]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

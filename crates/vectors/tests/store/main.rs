@@ -5,4 +5,5 @@ mod cases;
 mod conformance;
 mod folder;
 mod killed;
+mod owned;
 mod support;

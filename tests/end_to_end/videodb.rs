@@ -1,4 +1,7 @@
-//! The official VideoDB client, from PyPI, against a started platform: every call that it has of RtStreams.
+//! The official VideoDB clients, from PyPI and npm, against a started platform: every call that they have of RtStreams.
+
+mod fuzz;
+mod node;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -21,10 +24,40 @@ async fn the_official_client_calls_all_of_it() -> Result<()> {
     let told: Value = serde_json::from_str(&told)?;
     made(&told);
     found(&told["found"]).await?;
+    within(&told["ranges"]);
+    heard(&told["socket"]).await?;
     exported(&told["export"]).await?;
     refused(&told)?;
-    assert_eq!(told["transcripts"], json!(["stopped", "running"]));
+    let transcripts = json!(["stopped", "running", "whisper", true]);
+    assert_eq!(told["transcripts"], transcripts);
     assert_eq!(told["started"], "connected");
+    ensure!(up.terminate().await?.success(), "{:#?}", up.log());
+    no_surprises(&up, &[])
+}
+
+#[tokio::test]
+async fn the_page_on_real_time_streams_runs_as_it_is_written() -> Result<()> {
+    let ground = ground().await?;
+    let receiver = Receiver::start().await?;
+    let (mut up, base_url) = platform(&ground).await?;
+    let arguments = [&base_url, KEY, &clip_url()?, &receiver.url()];
+    let told = python::run("videodb/page.py", &arguments).await?;
+    let mut told: Value = serde_json::from_str(&told)?;
+    let embed = told["embed"].take();
+    ensure!(
+        embed
+            .as_str()
+            .is_some_and(|embed| embed.contains("/embed?v=gate-")),
+        "{embed}"
+    );
+    let audio = [("word", 50), ("sentence", 5), ("time", 30)]
+        .map(|(segmenter, value)| json!({"segmenter": segmenter, "segmentation_value": value}));
+    let expected = json!({
+        "alert": true, "names": [true, 2], "audio": audio, "transcription": ["running", "stopped"],
+        "transcript": [true, true], "said": true, "scenes": true, "shots": [[true, true, true]],
+        "listed": true, "alerts": [[true, "enabled"]], "player": true, "embed": null,
+    });
+    assert_eq!(told, expected);
     ensure!(up.terminate().await?.success(), "{:#?}", up.log());
     no_surprises(&up, &[])
 }
@@ -86,9 +119,53 @@ fn made(told: &Value) {
     let alerts = json!({
         "events": true,
         "disabled": "disabled",
-        "listed": [[true, true, "entry", "enabled"]],
+        "listed": [[true, true, "fast", "enabled"]],
     });
     assert_eq!(told["alerts"], alerts);
+    assert_eq!(told["newer_alerts"], json!(["disabled", "enabled"]));
+
+    let batches =
+        |segmenter, value: u32| json!({"segmenter": segmenter, "segmentation_value": value});
+    let audio = json!({
+        "made": ["transcript", batches("sentence", 1), "Sum up what is said", "Speech", "running"],
+        "words": ["transcript", batches("word", 4), ""],
+        "same": true,
+    });
+    assert_eq!(told["audio"], audio);
+    let understanding = json!({
+        "made": [true, true, true, {"type": "time", "window": "5s"}],
+        "analyzer": ["people", "Describe people"],
+        "outputs": true,
+        "listed": [true],
+        "index": [true, "People", ["semantic"], "people"],
+        "source": true,
+        "same": [true, "People"],
+        "stopped": ["stopped", "stopped", "stopped"],
+        "started": "running",
+    });
+    assert_eq!(told["understanding"], understanding);
+}
+
+/// Searches keep to their bounds, and what the newer calls made holds records.
+fn within(ranges: &Value) {
+    let expected = json!({
+        "strict": true, "dynamic": true, "kinds": ["transcript"], "across": true,
+        "batch": [true, true], "understood": true, "newer": true,
+    });
+    assert_eq!(*ranges, expected);
+}
+
+/// Every channel of the WebSocket told of the stream, and what an alert links to plays.
+async fn heard(socket: &Value) -> Result<()> {
+    assert_eq!(socket["streams"], json!([[true, "Sample"]]));
+    for promise in ["texts", "times", "final", "sure"] {
+        assert_eq!(socket[promise], true, "{promise}: {socket}");
+    }
+    let alert = json!({"label": "fast", "event_label": "fast", "triggered": true});
+    assert_eq!(socket["alert"], alert);
+    let page = socket["plays"].as_str().context("a page")?;
+    assert_eq!(get(page).await?.0, 200, "{page}");
+    Ok(())
 }
 
 /// What was seen and heard is there, and plays.
@@ -150,7 +227,22 @@ fn refused(told: &Value) -> Result<()> {
         (
             &errors["audio"],
             "InvalidRequestError",
-            "not part of Sightline yet",
+            "extraction_config.segmenter: ",
+        ),
+        (
+            &errors["socket"],
+            "InvalidRequestError",
+            "ws_connection_id: the connection_id of a WebSocket",
+        ),
+        (
+            &errors["filter"],
+            "InvalidRequestError",
+            "rtstream_id, scene_index_id, kind, start, end",
+        ),
+        (
+            &errors["analyzers"],
+            "InvalidRequestError",
+            "analyzers: exactly one",
         ),
         (
             &errors["outside"],
@@ -163,9 +255,9 @@ fn refused(told: &Value) -> Result<()> {
             "upload is not part of Sightline",
         ),
         (
-            &errors["understand"],
+            &errors["understanding"],
             "InvalidRequestError",
-            "understand is not part of Sightline",
+            "has no understanding und-unknown",
         ),
     ] {
         let message = error[1].as_str().context("a message")?;

@@ -53,36 +53,3 @@ impl Session {
         Ok(self.merged(&record))
     }
 }
-
-impl Session {
-    /// For the REST skin, until it calls the two verbs itself.
-    pub(crate) async fn set_transcribe(
-        &self,
-        id: &str,
-        transcribe: bool,
-    ) -> Result<RtStream, ApiError> {
-        let rtstream_id = id.to_owned();
-        if transcribe {
-            let request = v1::StartTranscriptionRequest {
-                rtstream_id,
-                ..Default::default()
-            };
-            return self.start_transcription(&request).await;
-        }
-        let request = v1::StopTranscriptionRequest {
-            rtstream_id,
-            ..Default::default()
-        };
-        self.stop_transcription(&request).await
-    }
-
-    /// For the REST skin, until it calls the verb itself.
-    pub(crate) async fn rename_rtstream(&self, id: &str, name: &str) -> Result<RtStream, ApiError> {
-        self.update_rtstream(v1::UpdateRtStreamRequest {
-            rtstream_id: id.to_owned(),
-            name: Some(name.to_owned()),
-            ..Default::default()
-        })
-        .await
-    }
-}

@@ -186,12 +186,6 @@ impl Session {
         Ok(index_of(&record))
     }
 
-    /// An index's name; none for one that is not known.
-    pub(crate) fn index_name(&self, id: &str) -> Option<String> {
-        let record = self.catalog.get::<IndexRecord>(id)?;
-        record.value.index.as_ref().map(|index| index.name.clone())
-    }
-
     /// One index, as it was described.
     pub(crate) async fn index(&self, id: &str) -> Result<Index, ApiError> {
         let found = self.find::<IndexRecord>("index_id", id).await?;

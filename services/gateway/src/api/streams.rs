@@ -153,13 +153,6 @@ impl Session {
         Ok(self.merged(&record))
     }
 
-    /// A stream's name; empty for one that is not known.
-    pub(crate) fn stream_name(&self, id: &str) -> String {
-        let record = self.catalog.get::<RtStreamRecord>(id);
-        let stream = record.and_then(|record| record.value.rtstream.clone());
-        stream.map_or_else(String::new, |stream| stream.name)
-    }
-
     pub(super) async fn stream(&self, id: &str) -> Result<Versioned<RtStreamRecord>, ApiError> {
         self.find("rtstream_id", id).await
     }

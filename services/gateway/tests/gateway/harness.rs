@@ -12,7 +12,9 @@ use sightline_catalog::seal::SealKey;
 use sightline_egress::Policy;
 use sightline_gateway::{ACCESS_TOKEN, ApiKeys, Config, Deps, Limits};
 use sightline_proto::internal::observation::Body;
-use sightline_proto::internal::{Observation, SceneBody, TranscriptBody, VerdictBody};
+use sightline_proto::internal::{
+    Observation, RtStreamRecord, SceneBody, TranscriptBody, VerdictBody,
+};
 use sightline_proto::v1;
 use sightline_proto::v1::event_service_client::EventServiceClient;
 use sightline_proto::v1::index_service_client::IndexServiceClient;
@@ -178,6 +180,18 @@ impl Gateway {
             "file://{}",
             self.dir.path().join("media/clip.mp4").display()
         )
+    }
+
+    /// Has a stream of this id in the catalog, so that watchers hear of it.
+    pub async fn stream(&self, id: &str) {
+        let record = RtStreamRecord {
+            rtstream: Some(v1::RtStream {
+                id: id.to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        self.catalog.create(id, &record).await.expect("created");
     }
 
     /// Puts an observation on the bus and returns its id.

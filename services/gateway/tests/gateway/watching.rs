@@ -50,6 +50,7 @@ fn after(cursor: &str) -> v1::WatchRequest {
 #[tokio::test]
 async fn what_happens_is_sent_as_it_happens_and_verdicts_are_not() {
     let gateway = Gateway::start().await;
+    gateway.stream("rts-1").await;
     let mut client = gateway.client().await;
     gateway
         .observe(&scene("rts-1", "idx-1", 0, "before the watch"))
@@ -112,6 +113,7 @@ async fn filters_by_stream_index_and_kind() {
 async fn resuming_misses_nothing_and_repeats_nothing() {
     const COUNT: u64 = 600;
     let gateway = Gateway::start().await;
+    gateway.stream("rts-1").await;
     let mut client = gateway.client().await;
     let (_, mut cursor) = Watch::open(&mut client, after("")).await;
     let publish = async {
@@ -147,6 +149,7 @@ async fn resuming_misses_nothing_and_repeats_nothing() {
 #[tokio::test]
 async fn a_late_watcher_catches_up_and_goes_on_live() {
     let gateway = Gateway::start().await;
+    gateway.stream("rts-1").await;
     let mut client = gateway.client().await;
     let (_, cursor) = Watch::open(&mut client, after("")).await;
     let mut published = Vec::new();
@@ -179,6 +182,7 @@ async fn a_late_watcher_catches_up_and_goes_on_live() {
 async fn a_cursor_from_the_future_is_refused() {
     let gateway = Gateway::start().await;
     let elsewhere = Gateway::start().await;
+    elsewhere.stream("rts-1").await;
     elsewhere
         .observe(&scene("rts-1", "idx-1", 0, "elsewhere"))
         .await;
@@ -202,6 +206,7 @@ async fn a_cursor_from_the_future_is_refused() {
 async fn a_slow_reader_is_told_what_it_missed_and_can_get_it() {
     const COUNT: u64 = 400;
     let gateway = Gateway::start().await;
+    gateway.stream("rts-1").await;
     // A small window, so that little lies in the network between gateway and reader.
     let narrow = gateway.endpoint().initial_stream_window_size(65_535);
     let mut slow_client = Client::on(narrow.connect().await.expect("connects"));
@@ -270,6 +275,7 @@ async fn shutdown_ends_watches_and_then_the_gateway() {
 #[tokio::test]
 async fn shutdown_does_not_wait_for_ever() {
     let gateway = Gateway::start().await;
+    gateway.stream("rts-1").await;
     // A reader that never takes what it watches, so that its watch can't end properly.
     let narrow = gateway.endpoint().initial_stream_window_size(65_535);
     let mut client = Client::on(narrow.connect().await.expect("connects"));

@@ -209,6 +209,9 @@ mod tests {
         assert!(Happening::of(1, &Observation::default(), String::new()).is_none());
     }
 
+    /// Streams, indexes and kinds asked for, and which of the bodies pass.
+    type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a [Kind], &'a str);
+
     #[test]
     fn filters_are_met_all_together() {
         let (s, f, b, t) = (
@@ -217,7 +220,7 @@ mod tests {
             Kind::AudioIndex,
             Kind::Transcript,
         );
-        let rows: [(&[&str], &[&str], &[Kind], &str); 9] = [
+        let rows: [Row<'_>; 9] = [
             (&[], &[], &[], "sfbt."),
             (&["rts-1"], &[], &[], "sfbt."),
             (&["rts-2"], &[], &[], ""),

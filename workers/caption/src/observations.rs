@@ -6,7 +6,7 @@ use sightline_proto::internal::{FrameWindow, Observation, SceneBody, VerdictBody
 
 use crate::plan::{Described, Watched};
 
-/// The answer to an event's question. An event's prompt never changes, so its revision is 0.
+/// The answer to an event's question.
 pub(crate) fn verdict(
     window: &FrameWindow,
     model_revision: &str,
@@ -24,12 +24,14 @@ pub(crate) fn verdict(
         judged_us,
         by_similarity: false,
     };
-    observation(
+    let id = id(
         window,
         model_revision,
-        id(window, model_revision, "verdict", &answers, 0),
-        Body::Verdict(body),
-    )
+        "verdict",
+        &answers,
+        watched.prompt_revision,
+    );
+    observation(window, model_revision, id, Body::Verdict(body))
 }
 
 /// The description for an index.

@@ -7,11 +7,12 @@ use sightline_proto::internal::{AlertRecord, EventRecord, FrameWindow, IndexReco
 use sightline_proto::time::duration_micros;
 use sightline_proto::v1::{Alert, Index, TimeSampling, alert, index};
 
-/// An event that an enabled alert watches on an index.
+/// An event that an enabled alert watches on an index, with the revision of its prompt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Watched {
     pub(crate) index_id: String,
     pub(crate) event_id: String,
+    pub(crate) prompt_revision: u32,
 }
 
 /// An index with the revision of its prompt.
@@ -80,6 +81,7 @@ impl Plan {
         let watched = Watched {
             index_id: alert.index_id.clone(),
             event_id: alert.event_id.clone(),
+            prompt_revision: event.prompt_revision,
         };
         self.questions
             .entry(event.prompt.clone())

@@ -119,6 +119,7 @@ impl Platform {
         let event = Event {
             id: id.into(),
             prompt: prompt.into(),
+            prompt_revision: 2,
             ..Event::default()
         };
         self.create(

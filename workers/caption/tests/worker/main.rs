@@ -69,7 +69,7 @@ async fn verdicts_are_there_before_anything_is_described() -> Result<()> {
         let body = verdict(observation)?;
         let answers = format!("{}:{}", body.index_id, body.event_id);
         let (start, kind) = (window.start_us, "verdict");
-        let id = ids::observation_id(kind, STREAM, EPOCH_US, start, &answers, 0, revision);
+        let id = ids::observation_id(kind, STREAM, EPOCH_US, start, &answers, 2, revision);
         assert_eq!(observation.id, id);
         assert_eq!((body.window, body.captured_us), (4, window.captured_us));
         assert!(body.judged_us >= body.captured_us);

@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use sightline_proto::internal::child_report::Report;
 use sightline_proto::internal::{OpenSource, TakeFrom, Utterance};
 
 use crate::support::*;
@@ -19,11 +20,13 @@ fn heard(open: &OpenSource, audio_from_us: i64) -> Played {
 
 /// Starts and ends in microseconds.
 fn times(played: &Played) -> Vec<(i64, i64)> {
-    let times = |u: &&Utterance| {
-        let length_us = u.pcm.len() as i64 / 2 * SECOND / 16_000;
-        (u.start_position_us, u.start_position_us + length_us)
-    };
-    played.utterances().iter().map(times).collect()
+    played.utterances().into_iter().map(ends).collect()
+}
+
+fn ends(utterance: &Utterance) -> (i64, i64) {
+    let length_us = utterance.pcm.len() as i64 / 2 * SECOND / 16_000;
+    let start_us = utterance.start_position_us;
+    (start_us, start_us + length_us)
 }
 
 #[test]
@@ -56,5 +59,57 @@ fn whoever_goes_on_after_an_utterance_hears_the_same_ones() -> Result<()> {
         let starts = |times: &[(i64, i64)]| times.iter().map(|t| t.0).collect::<Vec<_>>();
         assert_eq!(starts(&rest), starts(&whole[done + 1..]), "after {end_us}");
     }
+    Ok(())
+}
+
+/// Speech of 15.6 to 18.1 s and of 24.2 to 26.5 s, steered while it is heard.
+#[test]
+fn what_is_heard_when_transcription_changes_is_finished_in_its_session() -> Result<()> {
+    let whole = times(&heard(&file(&demo_clip()), 0));
+    let (first, second) = (whole[2], whole[3]);
+    let clock = sampling(SECOND / 5, 1);
+    let wanted = |audio, audio_session, window| TakeFrom {
+        audio,
+        audio_session,
+        audio_from_us: 15 * SECOND,
+        ..take(&[(clock, window)])
+    };
+    let open = OpenSource {
+        real_time: true,
+        start_position_us: 15 * SECOND,
+        ..file(&demo_clip())
+    };
+    // In the middle of what is said: another session at once, then off, and later on again.
+    let mut changes = vec![
+        (19 * SECOND, wanted(true, 3, 95)),
+        (17_400_000, wanted(false, 2, 87)),
+        (16_600_000, wanted(true, 2, 83)),
+    ];
+    let playing = Playing::start(open, wanted(true, 1, 75));
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        match playing.reports.recv()? {
+            Report::Window(window) => {
+                let due = changes.pop_if(|(at_us, _)| window.end_position_us >= *at_us);
+                if let Some((_, take)) = due {
+                    playing.control.take(take);
+                }
+            }
+            Report::Utterance(utterance) => heard.push(utterance),
+            _ => {}
+        }
+    }
+    playing.stop()?;
+    let sessions: Vec<u32> = heard.iter().map(|u| u.session).collect();
+    assert_eq!(sessions, [1, 2, 3]);
+    let times: Vec<(i64, i64)> = heard.iter().map(ends).collect();
+    assert_eq!(times[0].0, first.0);
+    assert!(
+        times[0].1 <= times[1].0 && times[1].0 < first.1,
+        "{times:?}"
+    );
+    // Nothing of what was said after it was off.
+    assert!(times[1].1 < first.1 - SECOND / 10, "{times:?}");
+    assert_eq!(times[2].0, second.0);
     Ok(())
 }

@@ -11,6 +11,7 @@ use sightline_catalog::Catalog;
 use sightline_catalog::seal::SealKey;
 use sightline_egress::Policy;
 use sightline_gateway::{ACCESS_TOKEN, ApiKeys, Config, Deps, Limits};
+use sightline_proto::client::Client as PublicClient;
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{
     Observation, RtStreamRecord, SceneBody, TranscriptBody, VerdictBody,
@@ -172,6 +173,28 @@ impl Gateway {
     pub async fn client(&self) -> Client {
         let channel = self.endpoint().connect().await.expect("connects");
         Client::on(channel)
+    }
+
+    /// A client whose key is of this tenant.
+    pub async fn of_tenant(&self, tenant: &str) -> PublicClient {
+        let request = v1::CreateKeyRequest {
+            name: "a test".to_owned(),
+            tenant: tenant.to_owned(),
+            operator: false,
+        };
+        let created = self.operator().await.keys.create_key(request).await;
+        self.with_key(&created.expect("created").into_inner().secret)
+            .await
+    }
+
+    /// A client with a key that the gateway was started with.
+    pub async fn operator(&self) -> PublicClient {
+        self.with_key(KEY).await
+    }
+
+    pub async fn with_key(&self, key: &str) -> PublicClient {
+        let channel = self.endpoint().connect().await.expect("connects");
+        PublicClient::on(channel, key).expect("a key")
     }
 
     /// A URL of the file in the media root.

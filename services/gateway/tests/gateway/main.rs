@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod alerting;
 mod browser;
 mod changing;
 mod collections;

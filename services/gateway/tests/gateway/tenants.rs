@@ -10,33 +10,9 @@ use sightline_proto::internal::{ExportRecord, RtStreamRecord};
 use sightline_proto::v1;
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Gateway, KEY, reason_of};
+use crate::harness::{Gateway, reason_of};
 
 const UUID: &str = "01890000-0000-7000-8000-000000000000";
-
-impl Gateway {
-    /// A client whose key is of this tenant.
-    pub async fn of_tenant(&self, tenant: &str) -> Client {
-        let request = v1::CreateKeyRequest {
-            name: "a test".to_owned(),
-            tenant: tenant.to_owned(),
-            operator: false,
-        };
-        let created = self.operator().await.keys.create_key(request).await;
-        self.with_key(&created.expect("created").into_inner().secret)
-            .await
-    }
-
-    /// A client with a key that the gateway was started with.
-    pub async fn operator(&self) -> Client {
-        self.with_key(KEY).await
-    }
-
-    pub async fn with_key(&self, key: &str) -> Client {
-        let channel = self.endpoint().connect().await.expect("connects");
-        Client::on(channel, key).expect("a key")
-    }
-}
 
 /// One of everything.
 #[derive(Clone)]

@@ -78,6 +78,9 @@ proto-landed: ## Take the protos as they are for what clients rely on (at a rele
 	@scripts/setup lint $(TOOLS)
 	$(BUF) build proto --path proto/sightline/v1 --exclude-source-info -o proto/landed.binpb
 
+parity: setup ## Compare vision-language models of true shape with transformers (ARGS='NAME...'; 8 GB, much time)
+	@models/parity/run $(ARGS)
+
 bench-%: build ## Run benches/NAME against its rival and print ratios
 	@benches/$*/run $(ARGS)
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use sightline_inference::embed::TextEmbedder;
-use sightline_inference::vlm::{SmolVlm, VlmOptions};
+use sightline_inference::vlm::{View, Vlm, VlmOptions};
 use sightline_inference::whisper::{SAMPLE_RATE, Whisper};
 use sightline_inference::{Embedder, RgbImage, Transcriber, WindowSession, onnx};
 
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     memory("start")?;
     onnx::init(Path::new(&library))?;
     memory("onnx runtime")?;
-    let vlm = SmolVlm::load(&models.join("demo-vlm"), &VlmOptions { threads, precision })?;
+    let vlm = Vlm::load(&models.join("demo-vlm"), &VlmOptions { threads, precision })?;
     memory("+ vision-language model")?;
     let embedder = TextEmbedder::load(&models.join("all-minilm-l6-v2"), threads)?;
     memory("+ text embedder")?;
@@ -37,19 +37,15 @@ fn main() -> Result<()> {
     let jpeg = fs::read(crate_root.join("tests/data/street.jpg"))?;
     let frame = RgbImage::from_jpeg(&jpeg)?;
     let frames = [frame.clone(), frame.clone()];
-    let mut window = vlm.window(&frames, 5.0)?;
+    let mut window = vlm.window(&frames, 5.0, View::Video)?;
     time("decode a JPEG of 640x360", || {
         RgbImage::from_jpeg(&jpeg).map(drop)
-    })?;
-    time("scale a frame to its tile", || {
-        std::hint::black_box(vlm.tile(&frame));
-        anyhow::Ok(())
     })?;
     time("scale and encode a frame", || {
         vlm.image_features(&frame).map(drop)
     })?;
     time("open a window of 2 frames", || {
-        vlm.window(&frames, 5.0).map(drop)
+        vlm.window(&frames, 5.0, View::Video).map(drop)
     })?;
     time("judge an event", || {
         window

@@ -84,6 +84,21 @@ impl RgbImage {
         }
     }
 
+    /// The part of `width` x `height` pixels that begins at column `x` and row `y`, which lies within the image.
+    pub(crate) fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Self {
+        let rows = self.pixels.chunks_exact(self.width * CHANNELS);
+        let rows = rows.skip(y).take(height);
+        let columns = x * CHANNELS..(x + width) * CHANNELS;
+        Self {
+            width,
+            height,
+            pixels: rows
+                .flat_map(|row| &row[columns.clone()])
+                .copied()
+                .collect(),
+        }
+    }
+
     fn resize_rows(&self, width: usize, filter: Filter) -> Self {
         let taps = Taps::new(self.width, width, filter);
         let mut pixels = Vec::with_capacity(width * self.height * CHANNELS);

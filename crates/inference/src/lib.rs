@@ -1,6 +1,6 @@
 //! Local inference: frames to text and verdicts, speech to text, text to vectors.
 //!
-//! Three traits, each with one backend that runs in this process: [`vlm::SmolVlm`] and
+//! Three traits, each with one backend that runs in this process: [`vlm::Vlm`] and
 //! [`embed::TextEmbedder`] on ONNX Runtime, [`whisper::Whisper`] on whisper.cpp. Call
 //! [`onnx::init`] once before loading either of the first two. Every call blocks for as long as
 //! the model computes: from async code, call through `spawn_blocking`.

@@ -79,11 +79,30 @@ pub(crate) fn environment() -> Result<Environment, InferenceError> {
 
 /// The CPU without its arena: an arena keeps the largest size ever asked for, in every session.
 pub(crate) fn cpu() -> ExecutionProviderDispatch {
-    ep::CPU::default().with_arena_allocator(false).build()
+    cpu_with(Memory::Returned)
+}
+
+/// What a session does with the memory of its intermediate results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// Gives it back after every run.
+    Returned,
+    /// Keeps it for the next run: for graphs with large results of always the same size. A vision encoder spends half
+    /// of its time on fresh pages from the system otherwise.
+    Kept,
+}
+
+fn cpu_with(memory: Memory) -> ExecutionProviderDispatch {
+    let kept = memory == Memory::Kept;
+    ep::CPU::default().with_arena_allocator(kept).build()
 }
 
 /// Opens the model in `file` on the CPU with `threads` threads that sleep when idle.
-pub(crate) fn open_session(file: &Path, threads: usize) -> Result<Session, InferenceError> {
+pub(crate) fn open_session(
+    file: &Path,
+    threads: usize,
+    memory: Memory,
+) -> Result<Session, InferenceError> {
     if let Err(source) = std::fs::File::open(file) {
         return Err(InferenceError::Read {
             path: file.to_owned(),
@@ -93,7 +112,7 @@ pub(crate) fn open_session(file: &Path, threads: usize) -> Result<Session, Infer
     let environment = environment()?;
     let open = || -> ort::Result<Session> {
         Session::builder(&environment)?
-            .with_execution_providers([cpu()])?
+            .with_execution_providers([cpu_with(memory)])?
             .with_intra_threads(threads.max(1))?
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)?

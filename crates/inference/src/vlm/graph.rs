@@ -1,91 +1,86 @@
-//! The three ONNX graphs of a model and the key-value cache that passes between decoder runs.
+//! The three ONNX graphs of a model: pictures to features, tokens to embeddings, embeddings to logits.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ort::memory::Allocator;
 use ort::session::{Session, SessionInputValue};
-use ort::value::{DynTensor, DynValue, Outlet, TensorElementType, TensorRef};
+use ort::value::{DynValue, Outlet, Tensor, TensorElementType, TensorRef};
 
+use crate::InferenceError;
+use crate::onnx::{self, Memory};
 use crate::vlm::VlmOptions;
-use crate::{InferenceError, onnx};
+use crate::vlm::cache::{Cache, CacheTensor};
+use crate::vlm::weights;
+
+/// A tensor for the vision encoder.
+pub(super) enum Input {
+    F32(Vec<usize>, Vec<f32>),
+    I64(Vec<usize>, Vec<i64>),
+    Bool(Vec<usize>, Vec<bool>),
+}
+
+/// Tokens to run the decoder on: the same number for each row of a cache.
+pub(super) struct Tokens<'a> {
+    /// One embedding for each token, row after row.
+    pub(super) embeds: &'a [f32],
+    /// Position of each token on each axis, row after row.
+    pub(super) positions: &'a [Vec<i64>],
+}
 
 pub(super) struct Graph {
     vision: Mutex<Session>,
     embed: Mutex<Session>,
     decoder: Mutex<Session>,
-    tile_edge: usize,
-    vision_mask: bool,
-    position_ids: bool,
+    vision_inputs: Vec<String>,
+    /// On how many axes the decoder counts positions; 0 if it takes none.
+    axes: usize,
     hidden: usize,
+    vocabulary: usize,
     cache: Vec<CacheTensor>,
     paths: Vec<PathBuf>,
 }
 
-/// A tensor of the cache: the names under which the decoder takes and returns it.
-struct CacheTensor {
-    past: String,
-    present: String,
-    element: TensorElementType,
-    heads: i64,
-    head_size: i64,
-}
-
-/// Keys and values of the tokens that the decoder has seen.
-pub(super) struct KvCache {
-    tensors: Vec<DynValue>,
-    tokens: usize,
-}
-
-impl KvCache {
-    /// Number of tokens that it covers.
-    pub(super) fn tokens(&self) -> usize {
-        self.tokens
-    }
-}
-
 impl Graph {
+    /// Loads the graphs of `directory`; the vision encoder must take `pixels`, in which -1 is any size.
     pub(super) fn load(
         directory: &Path,
         options: &VlmOptions,
-        tile_edge: usize,
+        pixels: &[i64],
     ) -> Result<Self, InferenceError> {
-        let file = |name: &str| {
-            let candidates = options.precision.suffixes().iter();
-            let mut candidates =
-                candidates.map(|suffix| directory.join(format!("onnx/{name}{suffix}.onnx")));
-            let first = candidates.next().expect("every precision has a suffix");
-            if first.exists() {
-                first
-            } else {
-                candidates.find(|f| f.exists()).unwrap_or(first)
-            }
-        };
-        let files = [
-            file("vision_encoder"),
-            file("embed_tokens"),
-            file("decoder_model_merged"),
-        ];
-        let vision = onnx::open_session(&files[0], options.threads)?;
+        let files = ["vision_encoder", "embed_tokens", "decoder_model_merged"]
+            .map(|name| weights::file(directory, name, options.precision));
+        let paths = weights::checked(&files)?;
+        let vision = onnx::open_session(&files[0], options.threads, Memory::Kept)?;
         // One row of a table for each token: nothing to spread over threads.
-        let embed = onnx::open_session(&files[1], 1)?;
-        let decoder = onnx::open_session(&files[2], options.threads)?;
-        check_vision(&vision, tile_edge)
+        let embed = onnx::open_session(&files[1], 1, Memory::Returned)?;
+        let decoder = onnx::open_session(&files[2], options.threads, Memory::Returned)?;
+        check_vision(&vision, pixels)
             .map_err(|problem| InferenceError::unsupported(&files[0], problem))?;
-        float(embed.outputs(), "inputs_embeds")
+        let width = float(embed.outputs(), "inputs_embeds")
             .map_err(|problem| InferenceError::unsupported(&files[1], problem))?;
-        let (hidden, cache) = check_decoder(&decoder)
+        let decoding = check_decoder(&decoder)
             .map_err(|problem| InferenceError::unsupported(&files[2], problem))?;
+        if let Some(&width) = width.last()
+            && width >= 0
+            && width as usize != decoding.hidden
+        {
+            let problem = format!(
+                "its embeddings are {width} wide, those of the decoder {}: take all files from one export",
+                decoding.hidden
+            );
+            return Err(InferenceError::unsupported(&files[1], problem));
+        }
+        let names = vision.inputs().iter().map(|input| input.name().to_owned());
         Ok(Self {
-            tile_edge,
-            vision_mask: outlet(vision.inputs(), "pixel_attention_mask").is_some(),
-            position_ids: outlet(decoder.inputs(), "position_ids").is_some(),
-            hidden,
-            cache,
+            vision_inputs: names.collect(),
+            axes: decoding.axes,
+            hidden: decoding.hidden,
+            vocabulary: decoding.vocabulary,
+            cache: decoding.cache,
             vision: Mutex::new(vision),
             embed: Mutex::new(embed),
             decoder: Mutex::new(decoder),
-            paths: files.into_iter().flat_map(with_external_data).collect(),
+            paths,
         })
     }
 
@@ -99,24 +94,33 @@ impl Graph {
         self.hidden
     }
 
-    /// Runs the vision encoder on the `[3, edge, edge]` pixels of one tile; gives the rows of
-    /// its tokens. One tile a run: more at once are no faster on a CPU and need more memory.
-    pub(super) fn image_features(&self, pixels: Vec<f32>) -> Result<Vec<f32>, InferenceError> {
+    /// Number of different tokens, if the decoder says it.
+    pub(super) fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// What the decoder's cache is made of.
+    pub(super) fn cache_layout(&self) -> &[CacheTensor] {
+        &self.cache
+    }
+
+    /// Runs the vision encoder on one picture; gives the rows of its tokens. One picture a run: more at once are no
+    /// faster on a CPU and need more memory.
+    pub(super) fn image_features(
+        &self,
+        given: Vec<(&'static str, Input)>,
+    ) -> Result<Vec<f32>, InferenceError> {
         let failed = |e: ort::Error| InferenceError::run("encoding an image", e);
-        let edge = self.tile_edge;
-        let mask = vec![true; edge * edge];
-        let mut inputs = ort::inputs![
-            "pixel_values" =>
-                TensorRef::from_array_view(([1, 1, 3, edge, edge], &*pixels)).map_err(failed)?
-        ];
-        if self.vision_mask {
-            let mask = TensorRef::from_array_view(([1, 1, edge, edge], &*mask)).map_err(failed)?;
-            inputs.push(("pixel_attention_mask".into(), mask.into()));
+        let mut inputs = Vec::new();
+        for (name, input) in given {
+            if self.vision_inputs.iter().any(|known| known == name) {
+                inputs.push((name, input.value().map_err(failed)?));
+            }
         }
         let mut vision = lock(&self.vision);
         let outputs = vision.run(inputs).map_err(failed)?;
-        let (_, features) = outputs[0].try_extract_tensor::<f32>().map_err(failed)?;
-        Ok(features.to_vec())
+        let features = outputs["image_features"].try_extract_tensor::<f32>();
+        Ok(features.map_err(failed)?.1.to_vec())
     }
 
     /// One row of [`Self::hidden`] floats for each token.
@@ -130,38 +134,28 @@ impl Graph {
         Ok(rows.to_vec())
     }
 
-    /// The cache before any token.
-    pub(super) fn empty_cache(&self) -> Result<KvCache, InferenceError> {
-        let allocator = Allocator::default();
-        let empty = |tensor: &CacheTensor| {
-            let shape = [1, tensor.heads, 0, tensor.head_size];
-            DynTensor::new(&allocator, tensor.element, shape).map(DynTensor::into_dyn)
-        };
-        let tensors = self.cache.iter().map(empty).collect::<Result<_, _>>();
-        let tensors = tensors.map_err(|e| InferenceError::run("making a cache", e))?;
-        Ok(KvCache { tensors, tokens: 0 })
-    }
-
-    /// Runs the decoder on the rows of `embeds` after what `past` covers. Gives the logits after
-    /// the last row, and the cache with the new tokens; `past` stays as it is.
+    /// Runs the decoder on `tokens` after what each row of `past` covers. Gives each row's logits after its last
+    /// token, and the cache with the new tokens; `past` stays as it is.
     pub(super) fn decode(
         &self,
-        embeds: &[f32],
-        past: &KvCache,
-    ) -> Result<(Vec<f32>, KvCache), InferenceError> {
+        tokens: &Tokens<'_>,
+        past: &Cache,
+    ) -> Result<(Vec<Vec<f32>>, Cache), InferenceError> {
         let failed = |e: ort::Error| InferenceError::run("decoding", e);
-        let new = embeds.len() / self.hidden;
-        let tokens = past.tokens + new;
-        let attention = vec![1_i64; tokens];
-        let positions: Vec<i64> = (past.tokens as i64..tokens as i64).collect();
-        let embeds = TensorRef::from_array_view(([1, new, self.hidden], embeds)).map_err(failed)?;
-        let attention = TensorRef::from_array_view(([1, tokens], &*attention)).map_err(failed)?;
+        let rows = past.rows();
+        let new = tokens.embeds.len() / self.hidden / rows;
+        let masks = past.masks_with(new);
+        let attention: Vec<i64> = masks.concat();
+        let shape = [rows, new, self.hidden];
+        let embeds = TensorRef::from_array_view((shape, tokens.embeds)).map_err(failed)?;
+        let attention = TensorRef::from_array_view(([rows, past.width() + new], &*attention))
+            .map_err(failed)?;
         let mut inputs = ort::inputs!["inputs_embeds" => embeds, "attention_mask" => attention];
-        if self.position_ids {
-            let positions = TensorRef::from_array_view(([1, new], &*positions)).map_err(failed)?;
+        if self.axes > 0 {
+            let positions = self.positions(tokens, rows, new).map_err(failed)?;
             inputs.push(("position_ids".into(), positions.into()));
         }
-        for (name, tensor) in self.cache.iter().zip(&past.tensors) {
+        for (name, tensor) in self.cache.iter().zip(past.tensors()) {
             inputs.push((name.past.as_str().into(), SessionInputValue::from(tensor)));
         }
         let mut decoder = lock(&self.decoder);
@@ -169,15 +163,43 @@ impl Graph {
         let (shape, logits) = outputs["logits"]
             .try_extract_tensor::<f32>()
             .map_err(failed)?;
-        let vocabulary = shape.last().map_or(0, |&size| size as usize);
-        let last = logits[logits.len().saturating_sub(vocabulary)..].to_vec();
-        let present = |tensor: &CacheTensor| {
+        let vocabulary = shape.last().map_or(0, |&size| size as usize).max(1);
+        // Some exports give the logits of every token, others those of the last one.
+        let last = logits
+            .chunks_exact((logits.len() / rows).max(1))
+            .map(|row| row[row.len().saturating_sub(vocabulary)..].to_vec())
+            .collect();
+        let present = |tensor: &CacheTensor| -> DynValue {
             outputs
                 .remove(&tensor.present)
                 .expect("checked when the model was loaded")
         };
         let tensors = self.cache.iter().map(present).collect();
-        Ok((last, KvCache { tensors, tokens }))
+        Ok((last, Cache::new(tensors, masks)))
+    }
+
+    /// `[rows, new]` for one axis, `[axes, rows, new]` for several; a single given axis stands for all.
+    fn positions(&self, tokens: &Tokens<'_>, rows: usize, new: usize) -> ort::Result<Tensor<i64>> {
+        let axes = (0..self.axes).map(|axis| {
+            let given = tokens.positions.get(axis).or(tokens.positions.first());
+            given.map_or(&[][..], Vec::as_slice)
+        });
+        let values: Vec<i64> = axes.flatten().copied().collect();
+        if self.axes == 1 {
+            Tensor::from_array((vec![rows, new], values))
+        } else {
+            Tensor::from_array((vec![self.axes, rows, new], values))
+        }
+    }
+}
+
+impl Input {
+    fn value(self) -> ort::Result<DynValue> {
+        Ok(match self {
+            Self::F32(shape, values) => Tensor::from_array((shape, values))?.into_dyn(),
+            Self::I64(shape, values) => Tensor::from_array((shape, values))?.into_dyn(),
+            Self::Bool(shape, values) => Tensor::from_array((shape, values))?.into_dyn(),
+        })
     }
 }
 
@@ -189,8 +211,8 @@ fn outlet<'a>(outlets: &'a [Outlet], name: &str) -> Option<&'a Outlet> {
     outlets.iter().find(|outlet| outlet.name() == name)
 }
 
-/// The shape of tensor `name` (-1 where it varies), which must hold 32 bit floats. All exports of
-/// the family exchange those, whatever their weights are; only the cache may be in 16 bit.
+/// The shape of tensor `name` (-1 where it varies), which must hold 32 bit floats. All published exports
+/// exchange those, whatever their weights are; only the cache may be in 16 bit.
 fn float<'a>(outlets: &'a [Outlet], name: &str) -> Result<&'a [i64], String> {
     let outlet = outlet(outlets, name).ok_or_else(|| format!("it has no tensor {name}"))?;
     let kind = outlet.dtype();
@@ -200,68 +222,88 @@ fn float<'a>(outlets: &'a [Outlet], name: &str) -> Result<&'a [i64], String> {
     Ok(kind.tensor_shape().map_or(&[], |shape| shape))
 }
 
-fn check_vision(vision: &Session, tile_edge: usize) -> Result<(), String> {
+fn check_vision(vision: &Session, wanted: &[i64]) -> Result<(), String> {
     let shape = float(vision.inputs(), "pixel_values")?;
-    let fits = |edge: &i64| *edge < 0 || *edge == tile_edge as i64;
-    if shape.len() != 5 || !shape[3..].iter().all(fits) {
+    let fits = |(found, wanted): (&i64, &i64)| *found < 0 || *wanted < 0 || found == wanted;
+    if shape.len() != wanted.len() || !shape.iter().zip(wanted).all(fits) {
         return Err(format!(
-            "pixel_values is {shape:?}, but preprocessor_config.json says [_, _, 3, {tile_edge}, \
-             {tile_edge}]: take all files from one export"
+            "pixel_values is {shape:?}, but preprocessor_config.json says {wanted:?} (-1 is any): take all files \
+             from one export"
         ));
     }
     float(vision.outputs(), "image_features").map(|_| ())
 }
 
-/// Width of the embeddings and the tensors of the cache.
-fn check_decoder(decoder: &Session) -> Result<(usize, Vec<CacheTensor>), String> {
-    let width = float(decoder.inputs(), "inputs_embeds")?
-        .last()
-        .copied()
-        .unwrap_or(-1);
+struct Decoding {
+    hidden: usize,
+    vocabulary: usize,
+    axes: usize,
+    cache: Vec<CacheTensor>,
+}
+
+/// Widths, positions and the tensors of the cache.
+fn check_decoder(decoder: &Session) -> Result<Decoding, String> {
+    let width = float(decoder.inputs(), "inputs_embeds")?;
+    let width = width.last().copied().unwrap_or(-1);
     let hidden = usize::try_from(width).map_err(|_| "inputs_embeds has no fixed width")?;
-    float(decoder.outputs(), "logits")?;
+    let logits = float(decoder.outputs(), "logits")?;
+    let vocabulary = logits.last().map_or(0, |&size| size.max(0) as usize);
+    let axes = match outlet(decoder.inputs(), "position_ids") {
+        None => 0,
+        Some(input) => match input.dtype().tensor_shape().map_or(&[][..], |shape| shape) {
+            [_, _] => 1,
+            &[axes @ 1..=8, _, _] => axes as usize,
+            shape => {
+                return Err(format!(
+                    "position_ids is {shape:?}, not [_, _] or [3, _, _]"
+                ));
+            }
+        },
+    };
     let mut cache = Vec::new();
     for input in decoder.inputs() {
-        let Some(rest) = input.name().strip_prefix("past_key_values.") else {
-            continue;
-        };
-        let present = format!("present.{rest}");
-        if outlet(decoder.outputs(), &present).is_none() {
-            return Err(format!("it has no output {present}"));
+        if let Some(rest) = input.name().strip_prefix("past_key_values.") {
+            cache.push(cache_tensor(decoder, input, rest)?);
         }
-        let shape = input.dtype().tensor_shape().map_or(&[][..], |shape| shape);
-        let (Some(element), &[_, heads @ (1..), _, head_size @ (1..)]) =
-            (input.dtype().tensor_type(), shape)
-        else {
-            return Err(format!(
-                "{} is {}, not [_, heads, _, size]",
-                input.name(),
-                input.dtype()
-            ));
-        };
-        let past = input.name().to_owned();
-        cache.push(CacheTensor {
-            past,
-            present,
-            element,
-            heads,
-            head_size,
-        });
     }
     if cache.is_empty() {
         return Err("it takes no past_key_values; give the merged decoder".to_owned());
     }
-    Ok((hidden, cache))
+    Ok(Decoding {
+        hidden,
+        vocabulary,
+        axes,
+        cache,
+    })
 }
 
-/// Large exports keep their weights in a second file.
-fn with_external_data(file: PathBuf) -> Vec<PathBuf> {
-    let mut data = file.clone().into_os_string();
-    data.push("_data");
-    let data = PathBuf::from(data);
-    if data.exists() {
-        vec![file, data]
-    } else {
-        vec![file]
+fn cache_tensor(decoder: &Session, input: &Outlet, rest: &str) -> Result<CacheTensor, String> {
+    let present = format!("present.{rest}");
+    if outlet(decoder.outputs(), &present).is_none() {
+        return Err(format!("it has no output {present}"));
     }
+    let shape = input.dtype().tensor_shape().map_or(&[][..], |shape| shape);
+    let (Some(element @ (TensorElementType::Float32 | TensorElementType::Float16)), shape) =
+        (input.dtype().tensor_type(), shape)
+    else {
+        return Err(format!(
+            "{} is {}, not of floats",
+            input.name(),
+            input.dtype()
+        ));
+    };
+    let &[_, heads @ (1..), _, head_size @ (1..)] = shape else {
+        return Err(format!(
+            "{} is {}, not [_, heads, _, size]",
+            input.name(),
+            input.dtype()
+        ));
+    };
+    Ok(CacheTensor {
+        past: input.name().to_owned(),
+        present,
+        element,
+        heads: heads as usize,
+        head_size: head_size as usize,
+    })
 }

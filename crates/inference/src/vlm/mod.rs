@@ -1,30 +1,40 @@
-//! Vision-language models in the ONNX layout of SmolVLM (Idefics3): `config.json` and its
-//! siblings, and `onnx/{vision_encoder,embed_tokens,decoder_model_merged}.onnx`.
+//! Vision-language models as they are published for ONNX Runtime: `config.json` and its siblings, and
+//! `onnx/{vision_encoder,embed_tokens,decoder_model_merged}.onnx`.
 //!
-//! Sizes, types, special tokens and the chat template all come from those files, so any model of
-//! the family loads. Frames are sent whole, one tile each: splitting them into tiles, as the
-//! processor can for documents, would cost a dozen times as much for each frame of live video.
+//! Sizes, types, special tokens and the chat template all come from those files; what a family of models does its own
+//! way is one file in `family`. [`engine::Engine`]
+//! serves the windows of many streams; [`Window`] asks about one, with nothing else under way.
 
+mod cache;
+mod chat;
+pub mod engine;
+mod family;
 mod files;
 mod graph;
-mod preprocess;
-mod prompt;
+mod weights;
 mod window;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use family::View;
 pub use window::Window;
 
 use crate::revision::revision;
 use crate::{Describer, InferenceError, RgbImage, WindowSession};
-use files::ModelFiles;
+use chat::Chat;
+use family::{Family, Picture};
+use files::Directory;
 use graph::Graph;
-use preprocess::Preprocessor;
-use prompt::PromptFormat;
 
-/// How to load a [`SmolVlm`].
+/// Far more than any published model has.
+const MAX_POSITIONS: usize = 1 << 22;
+
+/// How an event is asked about.
+const QUESTION: &str = "Is this happening in the video: {}? Answer yes or no.";
+
+/// How to load a [`Vlm`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VlmOptions {
     /// Threads that one computation is spread over, at least 1.
@@ -98,52 +108,60 @@ impl FromStr for Precision {
     }
 }
 
-/// A loaded vision-language model of the SmolVLM family.
-pub struct SmolVlm {
+/// A loaded vision-language model of one of the known families.
+pub struct Vlm {
     graph: Graph,
-    preprocessor: Preprocessor,
-    prompts: PromptFormat,
+    family: Box<dyn Family>,
+    chat: Chat,
     /// Most tokens that a prompt and its answer may have together.
     max_positions: usize,
     revision: String,
 }
 
-impl SmolVlm {
+/// What [`Vlm`] was called when there was one family.
+pub type SmolVlm = Vlm;
+
+impl Vlm {
     /// Loads the model in `directory`. [`crate::onnx::init`] comes first.
     pub fn load(directory: &Path, options: &VlmOptions) -> Result<Self, InferenceError> {
-        let files = ModelFiles::read(directory)?;
-        let preprocessor = Preprocessor::new(&files)?;
-        let prompts = PromptFormat::new(&files)?;
-        let graph = Graph::load(directory, options, preprocessor.tile_edge())?;
+        let mut files = Directory::new(directory);
+        let family = family::load(&mut files)?;
+        let chat = Chat::new(&mut files, family.as_ref())?;
+        let max_positions = family.max_positions();
+        if !(16..=MAX_POSITIONS).contains(&max_positions) {
+            let problem = format!("max_position_embeddings is {max_positions}");
+            return Err(files.unsupported("config.json", problem));
+        }
+        let graph = Graph::load(directory, options, &family.pixel_shape())?;
+        let known = graph.vocabulary();
+        if known > 0
+            && let Some(id) = chat.ids_used().find(|&id| id as usize >= known)
+        {
+            let problem = format!(
+                "it needs token {id}, but the decoder knows {known} tokens: take all files from \
+                 one export"
+            );
+            return Err(files.unsupported("tokenizer.json", problem));
+        }
         let label = format!("smolvlm {}", options.precision);
-        let loaded = files
-            .paths()
-            .iter()
-            .chain(graph.paths())
-            .map(PathBuf::as_path);
-        let revision = revision(&label, loaded)?;
+        let loaded = files.paths().iter().chain(graph.paths());
+        let revision = revision(&label, loaded.map(PathBuf::as_path))?;
         tracing::debug!(directory = %directory.display(), %label, revision, "loaded model");
-        let max_positions = files.config.text_config.max_position_embeddings;
         Ok(Self {
             graph,
-            preprocessor,
-            prompts,
+            family,
+            chat,
             max_positions,
             revision,
         })
     }
 
-    /// The 8 bit square image that the vision encoder gets (before normalisation) for `frame`.
-    pub fn tile(&self, frame: &RgbImage) -> RgbImage {
-        self.preprocessor.tile(frame)
-    }
-
-    /// The vision encoder's output for `frame`: one row of the model's width for each of the
+    /// The vision encoder's output for `frame` as a whole: one row of the model's width for each of the
     /// image's tokens, row after row.
     pub fn image_features(&self, frame: &RgbImage) -> Result<Vec<f32>, InferenceError> {
-        let tile = self.preprocessor.tile(frame);
-        let pixels = self.preprocessor.normalise(&tile);
-        self.graph.image_features(pixels)
+        let frames = std::slice::from_ref(frame);
+        let layout = self.family.lay_out(frames, 0.0, View::Images)?;
+        self.features(&layout.pictures[0])
     }
 
     /// [`Describer::open_window`], as its own type.
@@ -151,18 +169,24 @@ impl SmolVlm {
         &self,
         frames: &[RgbImage],
         window_seconds: f64,
+        view: View,
     ) -> Result<Window<'_>, InferenceError> {
-        Window::open(self, frames, window_seconds)
+        Window::open(self, frames, window_seconds, view)
+    }
+
+    fn features(&self, picture: &Picture) -> Result<Vec<f32>, InferenceError> {
+        let inputs = self.family.encoder_inputs(picture);
+        self.graph.image_features(inputs)
     }
 }
 
-impl Describer for SmolVlm {
+impl Describer for Vlm {
     fn revision(&self) -> &str {
         &self.revision
     }
 
     fn frame_edge(&self) -> u32 {
-        self.preprocessor.frame_edge()
+        self.family.frame_edge()
     }
 
     fn open_window<'a>(
@@ -170,6 +194,7 @@ impl Describer for SmolVlm {
         frames: &[RgbImage],
         window_seconds: f64,
     ) -> Result<Box<dyn WindowSession + 'a>, InferenceError> {
-        Ok(Box::new(self.window(frames, window_seconds)?))
+        let window = self.window(frames, window_seconds, View::default())?;
+        Ok(Box::new(window))
     }
 }

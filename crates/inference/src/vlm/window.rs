@@ -1,52 +1,202 @@
 //! One window of frames: encoded and prefilled once, asked many times.
 
-use crate::vlm::SmolVlm;
-use crate::vlm::graph::KvCache;
+use crate::vlm::cache::Cache;
+use crate::vlm::family::{Layout, View};
+use crate::vlm::graph::Tokens;
+use crate::vlm::{QUESTION, Vlm};
 use crate::{InferenceError, RgbImage, WindowSession};
 
-/// The frames of a window inside a model's memory. See [`WindowSession`].
-pub struct Window<'a> {
-    model: &'a SmolVlm,
-    frames: usize,
-    seconds: f64,
+/// What a model needs to know of a window before it computes anything.
+pub(super) struct Prepared {
+    pub(super) layout: Layout,
     /// The tokens that every prompt on this window begins with, images included.
-    prefix: Vec<u32>,
-    cache: KvCache,
+    pub(super) prefix: Vec<u32>,
 }
 
-impl<'a> Window<'a> {
-    pub(super) fn open(
-        model: &'a SmolVlm,
+/// The part of a prompt that follows the prefix, computed: the answer's first logits, and what it goes on from.
+pub(super) struct Begun {
+    pub(super) logits: Vec<f32>,
+    pub(super) cache: Cache,
+    /// Position of the next token.
+    pub(super) next: i64,
+}
+
+impl Vlm {
+    /// Scales and cuts the frames and lays out the prompt; computes nothing with the model yet.
+    pub(super) fn prepare(
+        &self,
         frames: &[RgbImage],
         seconds: f64,
-    ) -> Result<Self, InferenceError> {
+        view: View,
+    ) -> Result<Prepared, InferenceError> {
         if frames.is_empty() {
             return Err(InferenceError::InvalidInput(
                 "a window without frames".to_owned(),
             ));
         }
-        let mut prefix = model.prompts.ids("", frames.len(), seconds)?;
-        prefix.truncate(model.prompts.shared_prefix(&prefix));
-        check_length(prefix.len(), model.max_positions)?;
-        let mut features = Vec::new();
-        for frame in frames {
-            features.extend(model.image_features(frame)?);
+        let layout = self.family.lay_out(frames, seconds, view)?;
+        let prefix = self.chat.prefix(&layout)?;
+        self.check_length(prefix.len())?;
+        Ok(Prepared { layout, prefix })
+    }
+
+    /// The decoder's state after the prefix, with `features` in the places of its images, and the next position.
+    pub(super) fn prefill(
+        &self,
+        prepared: &Prepared,
+        features: &[f32],
+    ) -> Result<(Cache, i64), InferenceError> {
+        let mut embeds = self.graph.embed(&prepared.prefix)?;
+        self.place(features, &mut embeds, &prepared.prefix)?;
+        let images: Vec<bool> = prepared
+            .prefix
+            .iter()
+            .map(|&id| self.chat.is_image(id))
+            .collect();
+        let positions = self.family.positions(&images, &prepared.layout.pictures);
+        let tokens = Tokens {
+            embeds: &embeds,
+            positions: &positions.axes,
+        };
+        let empty = Cache::empty(self.graph.cache_layout())?;
+        let (_, cache) = self.graph.decode(&tokens, &empty)?;
+        Ok((cache, positions.next))
+    }
+
+    /// The tokens of `prompt` behind the prefix of `prepared`.
+    pub(super) fn suffix(
+        &self,
+        prepared: &Prepared,
+        prompt: &str,
+    ) -> Result<Vec<u32>, InferenceError> {
+        let ids = self.chat.ids(prompt, &prepared.layout)?;
+        self.check_length(ids.len())?;
+        ids.strip_prefix(prepared.prefix.as_slice())
+            .map(<[u32]>::to_vec)
+            .ok_or_else(|| {
+                InferenceError::InvalidInput(
+                    "the chat template puts the prompt before the images".to_owned(),
+                )
+            })
+    }
+
+    /// Runs `suffix` behind a prefix whose state is `cache`.
+    pub(super) fn begin(
+        &self,
+        suffix: &[u32],
+        cache: &Cache,
+        next: i64,
+    ) -> Result<Begun, InferenceError> {
+        let end = next + suffix.len() as i64;
+        let embeds = self.graph.embed(suffix)?;
+        let positions = [(next..end).collect()];
+        let tokens = Tokens {
+            embeds: &embeds,
+            positions: &positions,
+        };
+        let (mut logits, cache) = self.graph.decode(&tokens, cache)?;
+        Ok(Begun {
+            logits: logits.pop().unwrap_or_default(),
+            cache,
+            next: end,
+        })
+    }
+
+    /// Runs one token in each row of `cache`; gives the logits that follow.
+    pub(super) fn step(
+        &self,
+        ids: &[u32],
+        positions: &[i64],
+        cache: &Cache,
+    ) -> Result<(Vec<Vec<f32>>, Cache), InferenceError> {
+        let embeds = self.graph.embed(ids)?;
+        let positions = [positions.to_vec()];
+        let tokens = Tokens {
+            embeds: &embeds,
+            positions: &positions,
+        };
+        self.graph.decode(&tokens, cache)
+    }
+
+    /// Puts the rows of `features` where `ids` have image tokens.
+    fn place(
+        &self,
+        features: &[f32],
+        embeds: &mut [f32],
+        ids: &[u32],
+    ) -> Result<(), InferenceError> {
+        let width = self.graph.hidden();
+        let rows = embeds.chunks_exact_mut(width).zip(ids);
+        let images = rows.filter(|&(_, &id)| self.chat.is_image(id));
+        let images: Vec<&mut [f32]> = images.map(|(row, _)| row).collect();
+        if images.len() * width != features.len() {
+            return Err(InferenceError::InvalidInput(format!(
+                "the prompt has {} image tokens, but the vision encoder made {}: image_seq_len in \
+                 processor_config.json does not fit the model",
+                images.len(),
+                features.len() / width
+            )));
         }
-        let mut embeds = model.graph.embed(&prefix)?;
-        place(&features, &mut embeds, model, &prefix)?;
-        let (_, cache) = model.graph.decode(&embeds, &model.graph.empty_cache()?)?;
+        for (row, feature) in images.into_iter().zip(features.chunks_exact(width)) {
+            row.copy_from_slice(feature);
+        }
+        Ok(())
+    }
+
+    fn check_length(&self, tokens: usize) -> Result<(), InferenceError> {
+        let max = self.max_positions;
+        if tokens < max {
+            return Ok(());
+        }
+        Err(InferenceError::InvalidInput(format!(
+            "the prompt and the frames take {tokens} tokens, but the model has room for {max} with \
+             the answer: use fewer frames or a shorter prompt"
+        )))
+    }
+}
+
+/// The frames of a window inside a model's memory. See [`WindowSession`].
+pub struct Window<'a> {
+    model: &'a Vlm,
+    prepared: Prepared,
+    cache: Cache,
+    next: i64,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn open(
+        model: &'a Vlm,
+        frames: &[RgbImage],
+        seconds: f64,
+        view: View,
+    ) -> Result<Self, InferenceError> {
+        let prepared = model.prepare(frames, seconds, view)?;
+        let mut features = Vec::new();
+        for picture in &prepared.layout.pictures {
+            features.extend(model.features(picture)?);
+        }
+        let (cache, next) = model.prefill(&prepared, &features)?;
         Ok(Self {
             model,
-            frames: frames.len(),
-            seconds,
-            prefix,
+            prepared,
             cache,
+            next,
         })
     }
 
     /// All token ids of `prompt` on this window, the shared ones included.
     pub fn prompt_ids(&self, prompt: &str) -> Result<Vec<u32>, InferenceError> {
-        self.model.prompts.ids(prompt, self.frames, self.seconds)
+        self.model.chat.ids(prompt, &self.prepared.layout)
+    }
+
+    /// The images that the vision encoder was given, before normalisation.
+    pub fn pictures(&self) -> impl Iterator<Item = &RgbImage> {
+        self.prepared.layout.pictures.iter().map(|p| &p.pixels)
+    }
+
+    /// The logits of the answer's first token.
+    pub fn first_logits(&self, prompt: &str) -> Result<Vec<f32>, InferenceError> {
+        Ok(self.begin(prompt)?.logits)
     }
 
     /// [`WindowSession::describe`] as token ids; the token that ends an answer is the last one,
@@ -56,88 +206,50 @@ impl<'a> Window<'a> {
         prompt: &str,
         max_new_tokens: usize,
     ) -> Result<Vec<u32>, InferenceError> {
-        let (mut logits, mut cache) = self.begin(prompt)?;
-        let room = self.model.max_positions - cache.tokens();
+        let mut begun = self.begin(prompt)?;
+        let room = self.model.max_positions - begun.cache.width();
         let mut answer = Vec::new();
         while answer.len() < max_new_tokens.min(room) {
-            let next = most_likely(&logits);
+            let next = most_likely(&begun.logits);
             answer.push(next);
-            if self.model.prompts.is_stop(next) {
+            if self.model.chat.is_stop(next) {
                 break;
             }
-            let embed = self.model.graph.embed(&[next])?;
-            (logits, cache) = self.model.graph.decode(&embed, &cache)?;
+            let (mut logits, cache) = self.model.step(&[next], &[begun.next], &begun.cache)?;
+            begun = Begun {
+                logits: logits.pop().unwrap_or_default(),
+                cache,
+                next: begun.next + 1,
+            };
         }
         Ok(answer)
     }
 
-    /// Runs the part of `prompt` that follows the shared prefix; gives the logits of the answer's
-    /// first token.
-    fn begin(&self, prompt: &str) -> Result<(Vec<f32>, KvCache), InferenceError> {
-        let ids = self.prompt_ids(prompt)?;
-        check_length(ids.len(), self.model.max_positions)?;
-        let Some(rest) = ids.strip_prefix(self.prefix.as_slice()) else {
-            return Err(InferenceError::InvalidInput(
-                "the chat template puts the prompt before the images".to_owned(),
-            ));
-        };
-        self.model
-            .graph
-            .decode(&self.model.graph.embed(rest)?, &self.cache)
+    fn begin(&self, prompt: &str) -> Result<Begun, InferenceError> {
+        let suffix = self.model.suffix(&self.prepared, prompt)?;
+        self.model.begin(&suffix, &self.cache, self.next)
     }
 }
 
 impl WindowSession for Window<'_> {
     fn judge(&mut self, event_prompt: &str) -> Result<f32, InferenceError> {
-        let question = format!("Is this happening in the video: {event_prompt}? Answer yes or no.");
-        let (logits, _) = self.begin(&question)?;
-        Ok(self.model.prompts.probability_of_yes(&logits))
+        let begun = self.begin(&question(event_prompt))?;
+        Ok(self.model.chat.probability_of_yes(&begun.logits))
     }
 
     fn describe(&mut self, prompt: &str, max_new_tokens: usize) -> Result<String, InferenceError> {
         let ids = self.describe_ids(prompt, max_new_tokens)?;
-        self.model.prompts.text(&ids)
+        self.model.chat.text(&ids)
     }
 }
 
-/// Puts the rows of `features` where `ids` have image tokens.
-fn place(
-    features: &[f32],
-    embeds: &mut [f32],
-    model: &SmolVlm,
-    ids: &[u32],
-) -> Result<(), InferenceError> {
-    let width = model.graph.hidden();
-    let rows = embeds.chunks_exact_mut(width).zip(ids);
-    let images = rows
-        .filter(|&(_, &id)| model.prompts.is_image(id))
-        .map(|(row, _)| row);
-    let images: Vec<&mut [f32]> = images.collect();
-    if images.len() * width != features.len() {
-        return Err(InferenceError::InvalidInput(format!(
-            "the prompt has {} image tokens, but the vision encoder made {}: image_seq_len in \
-             processor_config.json does not fit the model",
-            images.len(),
-            features.len() / width
-        )));
-    }
-    for (row, feature) in images.into_iter().zip(features.chunks_exact(width)) {
-        row.copy_from_slice(feature);
-    }
-    Ok(())
+/// How an event is asked about.
+pub(super) fn question(event_prompt: &str) -> String {
+    QUESTION.replace("{}", event_prompt)
 }
 
-fn check_length(tokens: usize, max: usize) -> Result<(), InferenceError> {
-    if tokens < max {
-        return Ok(());
-    }
-    Err(InferenceError::InvalidInput(format!(
-        "the prompt and the frames take {tokens} tokens, but the model has room for {max} with \
-         the answer: use fewer frames or a shorter prompt"
-    )))
-}
-
-fn most_likely(logits: &[f32]) -> u32 {
+/// The token with the greatest logit, the first of several.
+pub(super) fn most_likely(logits: &[f32]) -> u32 {
     let best = logits
         .iter()
         .enumerate()

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use sightline_inference::embed::TextEmbedder;
-use sightline_inference::vlm::{Precision, SmolVlm, VlmOptions};
+use sightline_inference::vlm::{Precision, View, Vlm, VlmOptions};
 use sightline_inference::whisper::Whisper;
 use sightline_inference::{InferenceError, onnx};
 
@@ -32,9 +32,9 @@ fn check<T>(result: Result<T, InferenceError>, expected: &[&str]) {
     }
 }
 
-fn load_vlm(directory: &Path) -> Result<SmolVlm, InferenceError> {
+fn load_vlm(directory: &Path) -> Result<Vlm, InferenceError> {
     init_runtime();
-    SmolVlm::load(directory, &VlmOptions::default())
+    Vlm::load(directory, &VlmOptions::default())
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn missing_files_are_named() {
         threads: 1,
         precision: Precision::Q4,
     };
-    let result = SmolVlm::load(&models().join("demo-vlm"), &options);
+    let result = Vlm::load(&models().join("demo-vlm"), &options);
     check(result, &["onnx/vision_encoder_q4.onnx", "No such file"]);
 }
 
@@ -118,7 +118,7 @@ fn files_of_different_models() {
     let model = load_vlm(copy.path()).unwrap();
     let frame = sightline_inference::RgbImage::new(64, 36, vec![100; 64 * 36 * 3]).unwrap();
     check(
-        model.window(&[frame], 5.0).map(drop),
+        model.window(&[frame], 5.0, View::Video).map(drop),
         &["image_seq_len", "processor_config.json"],
     );
 }

@@ -2,9 +2,12 @@
 //!
 //! ONNX Runtime comes from `SIGHTLINE_ONNXRUNTIME`, or from the `.venv` that `make test` makes.
 
+mod compare;
 mod embed;
+mod engine;
 mod errors;
 mod image;
+mod parity;
 mod support;
 mod vlm;
 mod whisper;

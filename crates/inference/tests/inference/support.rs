@@ -11,13 +11,14 @@ pub fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models")
 }
 
+fn data_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
+}
+
 pub fn data(name: &str) -> Vec<u8> {
-    fs::read(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/data")
-            .join(name),
-    )
-    .unwrap()
+    fs::read(data_path(name)).unwrap()
 }
 
 pub fn init_runtime() {
@@ -64,14 +65,20 @@ pub fn copy_of(model: &str) -> tempfile::TempDir {
     copy
 }
 
-fn copy_files(from: &Path, to: &Path) {
+/// Copies the files of `from` and of its folder `onnx` over those of `to`.
+pub fn copy_files(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_file() {
             fs::copy(entry.path(), target).unwrap();
         } else if entry.file_name() == "onnx" {
-            fs::create_dir(&target).unwrap();
+            fs::create_dir_all(&target).unwrap();
             copy_files(&entry.path(), &target);
         }
     }
+}
+
+/// Golden data of models/parity.
+pub fn parity_data(model: &str) -> PathBuf {
+    data_path("parity").join(model)
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use sightline_inference::vlm::{Precision, SmolVlm, VlmOptions};
+use sightline_inference::vlm::{Precision, View, Vlm, VlmOptions};
 use sightline_inference::{Describer, RgbImage, WindowSession};
 
 use crate::support::{copy_of, data, init_runtime, json, models, png_image};
@@ -47,9 +47,9 @@ fn frames(case: &Case) -> Vec<RgbImage> {
         .collect()
 }
 
-fn load(precision: Precision, threads: usize) -> SmolVlm {
+fn load(precision: Precision, threads: usize) -> Vlm {
     init_runtime();
-    SmolVlm::load(
+    Vlm::load(
         &models().join("demo-vlm"),
         &VlmOptions { threads, precision },
     )
@@ -67,7 +67,8 @@ fn preprocessing_equals_transformers_bit_for_bit() {
     let model = load(Precision::Fp32, 1);
     for case in golden() {
         let mut planes = Vec::new();
-        for tile in frames(&case).iter().map(|frame| model.tile(frame)) {
+        let window = model.window(&frames(&case), 5.0, View::Video).unwrap();
+        for tile in window.pictures() {
             for channel in 0..3 {
                 planes.extend(tile.pixels().iter().skip(channel).step_by(3));
             }
@@ -110,7 +111,7 @@ fn greedy_answers_equal_transformers_token_by_token() {
     for threads in [1, 2] {
         let model = load(Precision::Fp32, threads);
         for case in golden() {
-            let mut window = model.window(&frames(&case), 5.0).unwrap();
+            let mut window = model.window(&frames(&case), 5.0, View::Video).unwrap();
             assert_eq!(window.prompt_ids(&case.prompt).unwrap(), case.input_ids);
             let answer = window.describe_ids(&case.prompt, 96).unwrap();
             assert_eq!(answer, case.output_ids, "{}", case.prompt);
@@ -126,7 +127,7 @@ fn int8_answers_rarely_differ() {
     let model = load(Precision::Int8, 1);
     let cases = golden();
     let same = |case: &&Case| {
-        let window = model.window(&frames(case), 5.0).unwrap();
+        let window = model.window(&frames(case), 5.0, View::Video).unwrap();
         window.describe_ids(&case.prompt, 96).unwrap() == case.output_ids
     };
     let equal = cases.iter().filter(same).count();
@@ -156,12 +157,12 @@ fn nothing_asked_before_changes_an_answer() {
     let frames = frames(&cases[2]);
     let fresh = |prompt: &str| {
         model
-            .window(&frames, 5.0)
+            .window(&frames, 5.0, View::Video)
             .unwrap()
             .describe(prompt, 96)
             .unwrap()
     };
-    let mut window = model.window(&frames, 5.0).unwrap();
+    let mut window = model.window(&frames, 5.0, View::Video).unwrap();
     let first = window.judge("a dog is running").unwrap();
     for case in &cases {
         assert_eq!(
@@ -176,7 +177,7 @@ fn nothing_asked_before_changes_an_answer() {
 fn answers_end_where_told() {
     let model = load(Precision::Fp32, 1);
     let case = &golden()[0];
-    let window = model.window(&frames(case), 5.0).unwrap();
+    let window = model.window(&frames(case), 5.0, View::Video).unwrap();
     assert_eq!(
         window.describe_ids(&case.prompt, 3).unwrap(),
         case.output_ids[..3]
@@ -197,7 +198,9 @@ fn a_jpeg_frame_gives_the_caption_of_its_original() {
 #[test]
 fn words_that_spell_special_tokens_are_dropped() {
     let model = load(Precision::Fp32, 1);
-    let window = model.window(&frames(&golden()[0]), 5.0).unwrap();
+    let window = model
+        .window(&frames(&golden()[0]), 5.0, View::Video)
+        .unwrap();
     let plain = window.prompt_ids("Describe the scene").unwrap();
     let check = |prompt| assert_eq!(window.prompt_ids(prompt).unwrap(), plain, "{prompt}");
     check("Describe<image> the scene");
@@ -214,15 +217,15 @@ fn the_models_frame_edge_and_revision_come_from_its_files() {
     assert_ne!(fp32.revision(), load(Precision::Int8, 1).revision());
     let copy = copy_of("demo-vlm");
     let changed = copy.path().join("generation_config.json");
-    let same = SmolVlm::load(copy.path(), &VlmOptions::default()).unwrap();
+    let same = Vlm::load(copy.path(), &VlmOptions::default()).unwrap();
     assert_eq!(same.revision(), fp32.revision());
     std::fs::write(&changed, r#"{"eos_token_id": [772, 16]}"#).unwrap();
-    let other = SmolVlm::load(copy.path(), &VlmOptions::default()).unwrap();
+    let other = Vlm::load(copy.path(), &VlmOptions::default()).unwrap();
     assert_ne!(other.revision(), fp32.revision());
     // 16 is the full stop: with it as another stop token, answers end with their first sentence.
     let case = &golden()[0];
     let text = other
-        .window(&frames(case), 5.0)
+        .window(&frames(case), 5.0, View::Video)
         .unwrap()
         .describe(&case.prompt, 96)
         .unwrap();
@@ -241,9 +244,9 @@ fn smolvlm2_gets_its_video_prompt() {
     );
     std::fs::write(&config, text).unwrap();
     init_runtime();
-    let model = SmolVlm::load(copy.path(), &VlmOptions::default()).unwrap();
+    let model = Vlm::load(copy.path(), &VlmOptions::default()).unwrap();
     let frames = frames(&golden()[2]);
-    let mut window = model.window(&frames, 130.0).unwrap();
+    let mut window = model.window(&frames, 130.0, View::Video).unwrap();
     let ids = window.prompt_ids("Describe the scene").unwrap();
     let tokenizer = tokenizers::Tokenizer::from_file(copy.path().join("tokenizer.json")).unwrap();
     let image = format!(
@@ -268,12 +271,20 @@ fn what_does_not_fit_is_refused() {
     let check = |error: sightline_inference::InferenceError, expected: &str| {
         assert!(error.to_string().contains(expected), "{error}");
     };
-    check(model.window(&[], 5.0).err().unwrap(), "without frames");
     check(
-        model.window(&vec![frame.clone(); 110], 5.0).err().unwrap(),
+        model.window(&[], 5.0, View::Video).err().unwrap(),
+        "without frames",
+    );
+    check(
+        model
+            .window(&vec![frame.clone(); 110], 5.0, View::Video)
+            .err()
+            .unwrap(),
         "use fewer frames",
     );
-    let window = model.window(std::slice::from_ref(&frame), 5.0).unwrap();
+    let window = model
+        .window(std::slice::from_ref(&frame), 5.0, View::Video)
+        .unwrap();
     let long = "word ".repeat(3000);
     check(window.describe_ids(&long, 8).unwrap_err(), "shorter prompt");
     // An answer may use what room is left, and no more.

@@ -1,0 +1,242 @@
+//! What the engine's thread does next, one run of a graph at a time.
+//!
+//! Verdicts come first: a window with questions is encoded and judged before anything else goes on. Then begun answers
+//! are kept company: new ones are begun while there is room beside them, so that each run of the decoder serves many.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::batch::{Batches, Sequence};
+use super::queue::FairQueue;
+use super::reply::{Answer, Outcome, Reply};
+use super::{EngineOptions, Step};
+use crate::InferenceError;
+use crate::vlm::Vlm;
+use crate::vlm::cache::Cache;
+use crate::vlm::window::Prepared;
+
+/// A window on its way through the engine.
+pub(super) struct Work {
+    pub(super) stream: String,
+    pub(super) prepared: Prepared,
+    /// Number and tokens of what is still to be judged, and to be described.
+    pub(super) questions: VecDeque<(usize, Vec<u32>)>,
+    pub(super) prompts: VecDeque<(usize, Vec<u32>)>,
+    pub(super) max_new_tokens: usize,
+    /// When nobody wants its answers any more, in the clock's microseconds.
+    pub(super) expires_us: Option<i64>,
+    pub(super) reply: Arc<Reply>,
+    /// What the vision encoder made of the first pictures.
+    pub(super) features: Vec<f32>,
+    pub(super) encoded: usize,
+    /// The decoder's state after the prefix, and the next position. It can be made again from the features.
+    pub(super) opened: Option<(Cache, i64)>,
+}
+
+impl Work {
+    /// Places that its prefix takes in the cache.
+    fn prefix(&self) -> usize {
+        self.prepared.prefix.len()
+    }
+
+    /// Places that its next answer may come to take.
+    fn next_answer(&self) -> usize {
+        let suffix = self.prompts.front().map_or(0, |(_, suffix)| suffix.len());
+        self.prefix() + suffix + self.max_new_tokens
+    }
+
+    /// Places that it needs at most at once: its prefix beside its longest question or answer.
+    pub(super) fn places(&self) -> usize {
+        let longest = |of: &VecDeque<(usize, Vec<u32>)>| of.iter().map(|(_, s)| s.len()).max();
+        let answer = longest(&self.prompts).map_or(0, |suffix| suffix + self.max_new_tokens);
+        let question = longest(&self.questions).unwrap_or(0);
+        2 * self.prefix() + answer.max(question)
+    }
+
+    /// Does the next part of getting ready to be asked: one picture, or the prefix.
+    fn open(&mut self, model: &Vlm) -> Result<Option<Step>, InferenceError> {
+        if self.opened.is_some() {
+            return Ok(None);
+        }
+        if let Some(picture) = self.prepared.layout.pictures.get(self.encoded) {
+            self.features.extend(model.features(picture)?);
+            self.encoded += 1;
+            return Ok(Some(Step::Encode));
+        }
+        self.opened = Some(model.prefill(&self.prepared, &self.features)?);
+        Ok(Some(Step::Prefill))
+    }
+}
+
+pub(super) struct Schedule {
+    model: Arc<Vlm>,
+    max_batch: usize,
+    /// Places of the cache that captions may take. As many again are kept for verdicts.
+    caption_places: usize,
+    /// Windows with questions, and the one that is looked at.
+    urgent: FairQueue<Work>,
+    judging: Option<Work>,
+    /// Windows that only wait for descriptions, and the one whose answers are begun.
+    calm: FairQueue<Work>,
+    describing: Option<Work>,
+    batches: Batches,
+}
+
+impl Schedule {
+    /// `mixed` says whether answers of different lengths can be decoded together.
+    pub(super) fn new(model: Arc<Vlm>, options: &EngineOptions, mixed: bool) -> Self {
+        Self {
+            model,
+            max_batch: options.max_batch.max(1),
+            caption_places: options.cache_tokens / 2,
+            urgent: FairQueue::new(),
+            judging: None,
+            calm: FairQueue::new(),
+            describing: None,
+            batches: Batches::new(mixed),
+        }
+    }
+
+    pub(super) fn add(&mut self, work: Work) {
+        let queue = if work.questions.is_empty() {
+            &mut self.calm
+        } else {
+            &mut self.urgent
+        };
+        queue.push(&work.stream.clone(), work);
+    }
+
+    /// Gives up what is too old at `now_us`, and what nobody waits for. Answers that have begun are completed.
+    pub(super) fn expire(&mut self, now_us: i64) {
+        let keep = |work: &mut Work| {
+            let expired = work.expires_us.is_some_and(|at| at < now_us);
+            if expired {
+                work.reply.end(Outcome::Expired);
+            }
+            !expired && work.reply.is_wanted()
+        };
+        self.urgent.retain(keep);
+        self.calm.retain(keep);
+        for current in [&mut self.judging, &mut self.describing] {
+            if current.as_mut().is_some_and(|work| !keep(work)) {
+                *current = None;
+            }
+        }
+    }
+
+    /// Runs one graph once; None if there is nothing to do.
+    pub(super) fn step(&mut self) -> Option<Step> {
+        if let Some(work) = self.judging.take().or_else(|| self.urgent.pop()) {
+            return Some(self.judge(work));
+        }
+        if self.batches.sequences() < self.max_batch
+            && let Some(work) = self.describing.take().or_else(|| self.calm.pop())
+        {
+            if self.make_room(&work) {
+                return Some(self.describe(work));
+            }
+            self.describing = Some(work);
+        }
+        let sequences = self.batches.step(&self.model)?;
+        Some(Step::Decode { sequences })
+    }
+
+    fn judge(&mut self, mut work: Work) -> Step {
+        match work.open(&self.model) {
+            Ok(None) => {}
+            Ok(Some(step)) => {
+                self.judging = Some(work);
+                return step;
+            }
+            Err(error) => return failed(&work, error),
+        }
+        let (Some((question, suffix)), Some((cache, next))) =
+            (work.questions.pop_front(), &work.opened)
+        else {
+            return Step::Judge;
+        };
+        match self.model.begin(&suffix, cache, *next) {
+            Ok(begun) => work.reply.send(Answer::Verdict {
+                question,
+                probability: Ok(self.model.chat.probability_of_yes(&begun.logits)),
+            }),
+            Err(error) => return failed(&work, error),
+        }
+        if !work.questions.is_empty() {
+            self.judging = Some(work);
+        } else if !work.prompts.is_empty() {
+            self.wait_for_description(work);
+        }
+        Step::Judge
+    }
+
+    /// A judged window keeps its state while there is room, so that its descriptions go on from it.
+    fn wait_for_description(&mut self, mut work: Work) {
+        if self.caption_use(0) + work.prefix() > self.caption_places {
+            work.opened = None;
+        }
+        self.calm.push(&work.stream.clone(), work);
+    }
+
+    fn describe(&mut self, mut work: Work) -> Step {
+        match work.open(&self.model) {
+            Ok(None) => {}
+            Ok(Some(step)) => {
+                self.describing = Some(work);
+                return step;
+            }
+            Err(error) => return failed(&work, error),
+        }
+        let (Some((prompt, suffix)), Some((cache, next))) =
+            (work.prompts.pop_front(), &work.opened)
+        else {
+            return Step::Begin;
+        };
+        let begun = match self.model.begin(&suffix, cache, *next) {
+            Ok(begun) => begun,
+            Err(error) => return failed(&work, error),
+        };
+        let room = self.model.max_positions.saturating_sub(begun.cache.width());
+        let sequence = Sequence::new(
+            Arc::clone(&work.reply),
+            prompt,
+            work.max_new_tokens.min(room),
+            begun.next,
+        );
+        self.batches.join(sequence, begun, &self.model);
+        if !work.prompts.is_empty() {
+            self.describing = Some(work);
+        }
+        Step::Begin
+    }
+
+    /// Places that captions take, or may come to take, with one more answer of `width`.
+    fn caption_use(&mut self, width: usize) -> usize {
+        let describing = self.describing.iter_mut();
+        let waiting = self.calm.entries().chain(describing);
+        let opened = waiting.filter(|work| work.opened.is_some());
+        let waiting: usize = opened.map(|work| work.prefix()).sum();
+        waiting + self.batches.places_with(width)
+    }
+
+    /// Whether `work` can be opened and answered now; takes the state of waiting windows if that helps.
+    fn make_room(&mut self, work: &Work) -> bool {
+        if work.prefix() + self.caption_use(work.next_answer()) <= self.caption_places {
+            return true;
+        }
+        let decoding = self.batches.places_with(work.next_answer()) + work.prefix();
+        if decoding > self.caption_places && self.batches.sequences() > 0 {
+            return false;
+        }
+        // With nothing else under way it always fits: what would not was refused when it was submitted.
+        for waiting in self.calm.entries() {
+            waiting.opened = None;
+        }
+        true
+    }
+}
+
+fn failed(work: &Work, error: InferenceError) -> Step {
+    work.reply.end(Outcome::Failed(error));
+    Step::Failed
+}

@@ -108,22 +108,6 @@ impl Platform {
             });
         Ok(states.collect())
     }
-
-    /// Starts and sessions of the utterances on the bus.
-    async fn heard(&self) -> Result<Vec<(i64, u32)>> {
-        let chunks = self
-            .bus
-            .read::<AudioChunk>(StreamName::Audio, "audio.*.*", 1000)
-            .await;
-        let heard = chunks?.into_iter().map(|received| {
-            let chunk = received.message;
-            (
-                (chunk.start_us - EPOCH_US).div_euclid(SECOND),
-                chunk.session,
-            )
-        });
-        Ok(heard.collect())
-    }
 }
 
 fn export_of(id: &str) -> String {
@@ -242,7 +226,7 @@ async fn exports_are_kept_as_long_as_recordings() -> Result<()> {
 fn with_idle_children(platform: &Platform) -> Result<(Arc<Shared>, PathBuf)> {
     let pid = platform.folder.dir.path().join("pid");
     let script = format!(
-        "echo $$ > {0}.new; mv {0}.new {0}; exec cat > /dev/null",
+        "echo $$ > {0}.new; mv {0}.new {0}; exec 3>&1; exec cat > /dev/null",
         pid.display()
     );
     let mut worker = platform.worker("a")?;
@@ -327,6 +311,10 @@ async fn what_is_stopped_at_once_is_not_published_and_what_is_finished_is() -> R
     let platform = Platform::start().await?;
     let worker = platform.worker("a")?;
     let mut run = platform.claim("a").await?;
+    let subject = Subject::Audio {
+        engine: "whisper".to_owned(),
+        rtstream: platform.id.clone(),
+    };
     for (start, session, dropped, published) in [
         // Before there were sessions.
         (0, 0, 0, true),
@@ -346,12 +334,15 @@ async fn what_is_stopped_at_once_is_not_published_and_what_is_finished_is() -> R
             pcm: vec![0; 16_000].into(),
             session,
         };
-        let before = platform.heard().await?.len();
+        let before = platform.bus.outstanding(&subject).await?;
         publish::utterance(&worker, &mut run.state, &platform.id, utterance).await?;
-        let heard = platform.heard().await?;
-        assert_eq!(heard.len() - before, usize::from(published), "{start}");
+        let after = platform.bus.outstanding(&subject).await?;
+        assert_eq!(after - before, u64::from(published), "{start}");
         if published {
-            assert_eq!(heard.last(), Some(&(start, session)));
+            let newest = platform.bus.newest::<AudioChunk>(&subject).await?;
+            let newest = newest.context("the utterance")?;
+            let at = EPOCH_US + start * SECOND;
+            assert_eq!((newest.start_us, newest.session), (at, session));
         }
         // Either way it is done with.
         let done_us = run.state.run.audio_done_us - EPOCH_US;

@@ -389,6 +389,18 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_and_its_key_come_together() {
+        let parsed = |files: &[&str]| {
+            let command = ["sightline", "up"].iter().chain(files);
+            Cli::try_parse_from(command).is_ok()
+        };
+        assert!(parsed(&[]));
+        assert!(parsed(&["--tls-cert", "a", "--tls-key", "b"]));
+        assert!(!parsed(&["--tls-cert", "a"]));
+        assert!(!parsed(&["--tls-key", "b"]));
+    }
+
+    #[test]
     fn ranges_and_addresses_are_taken() {
         let cases = [
             ("10.0.0.0/8", true),

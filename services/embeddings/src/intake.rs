@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::known::Known;
 use crate::point::point;
 use crate::similarity::Prompts;
-use crate::{BUS, MODEL, STORE, Shared};
+use crate::{BUS, MODEL, STORE, Shared, similarity};
 
 /// What the names of this service's consumers begin with.
 pub(crate) const DURABLE_PREFIX: &str = "embeddings-";
@@ -86,10 +86,10 @@ struct Intake {
 impl BatchHandler<Observation> for Intake {
     async fn handle(&mut self, batch: &[Received<Observation>]) -> Result<Vec<Outgoing>, Refusal> {
         match self.store(batch).await {
-            Ok((stored, verdicts)) => {
+            Ok(stored) => {
                 failpoint::hit("embeddings.after_upsert");
                 self.succeeded(batch.len(), stored);
-                Ok(verdicts)
+                Ok(Vec::new())
             }
             Err(Fault::Lasting(reason)) => Err(Refusal::Reject { reason }),
             Err(Fault::Passing(part, reason)) => Err(self.failed(part, reason)),
@@ -98,11 +98,8 @@ impl BatchHandler<Observation> for Intake {
 }
 
 impl Intake {
-    /// Stores what is not deleted, and returns how many that are and the verdicts on them.
-    async fn store(
-        &mut self,
-        batch: &[Received<Observation>],
-    ) -> Result<(usize, Vec<Outgoing>), Fault> {
+    /// Stores what is not deleted, and returns how many that are.
+    async fn store(&mut self, batch: &[Received<Observation>]) -> Result<usize, Fault> {
         let shared = Arc::clone(&self.shared);
         let _storing = shared.storing.read().await;
         let mut kept = Vec::with_capacity(batch.len());
@@ -126,7 +123,12 @@ impl Intake {
             verdicts.extend(judged.map_err(|error| Fault::Passing(MODEL, chain(&error)))?);
         }
         self.upsert(points).await?;
-        Ok((kept.len(), verdicts))
+        // One after the other: alerts rely on the order of the batches.
+        for verdict in verdicts {
+            let publishing = similarity::publish(&shared, &verdict).await;
+            publishing.map_err(|error| Fault::Passing(BUS, chain(&error)))?;
+        }
+        Ok(kept.len())
     }
 
     async fn upsert(&self, points: Vec<Point>) -> Result<(), Fault> {

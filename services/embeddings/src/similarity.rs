@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sightline_bus::{ObservationKind, Outgoing, Subject};
+use sightline_bus::{BusError, ObservationKind, Subject};
 use sightline_proto::ids;
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{
@@ -29,7 +29,7 @@ impl Prompts {
         shared: &Shared,
         observation: &Observation,
         vector: Option<&Vec<f32>>,
-    ) -> Result<Vec<Outgoing>, EmbedError> {
+    ) -> Result<Vec<Observation>, EmbedError> {
         let (Some(Body::AudioScene(scene)), Some(vector)) = (&observation.body, vector) else {
             return Ok(Vec::new());
         };
@@ -41,12 +41,7 @@ impl Prompts {
             let prompt = event.value.event.as_ref().map_or("", |event| &event.prompt);
             let probability = similarity(self.vector(shared, prompt).await?, vector);
             let verdict = verdict(shared, observation, scene, event_id, probability);
-            let subject = Subject::Observation {
-                partition: shared.catalog.partition_of(&observation.rtstream_id),
-                kind: ObservationKind::Verdict,
-                rtstream: observation.rtstream_id.clone(),
-            };
-            verdicts.push(Outgoing::new(subject, verdict.id.clone(), &verdict));
+            verdicts.push(verdict);
         }
         Ok(verdicts)
     }
@@ -62,6 +57,17 @@ impl Prompts {
         }
         Ok(self.0.get(prompt).map_or(&[], Vec::as_slice))
     }
+}
+
+/// Publishes a verdict.
+pub(crate) async fn publish(shared: &Shared, verdict: &Observation) -> Result<(), BusError> {
+    let subject = Subject::Observation {
+        partition: shared.catalog.partition_of(&verdict.rtstream_id),
+        kind: ObservationKind::Verdict,
+        rtstream: verdict.rtstream_id.clone(),
+    };
+    shared.bus.publish(&subject, &verdict.id, verdict).await?;
+    Ok(())
 }
 
 /// The events that enabled alerts watch on a batch's index, each once. A batch from before an alert is none of its

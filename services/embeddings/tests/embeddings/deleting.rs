@@ -49,6 +49,7 @@ async fn what_is_deleted_does_not_come_back() -> Result<()> {
     }
     let last = [
         scene("rts-2", "idx-3", 99, "the last"),
+        batch("rts-2", "idx-3", 60, "the last"),
         transcript("rts-2", 990, "the last"),
     ];
     platform.publish(&last).await?;

@@ -82,10 +82,10 @@ impl Batcher {
         let batching = Batching::of(index);
         if !state.waiting.is_empty() && self.is_over(index, state, is_quiet) {
             // Decided for what waits now: what another worker has added meanwhile is looked at again.
-            let revision_us = state.taken_us.last().copied();
+            let sequence = state.sequence;
             return self
                 .advance(index, |state| {
-                    if state.taken_us.last().copied() == revision_us {
+                    if state.sequence == sequence {
                         cutting::drain(state, batching)
                     } else {
                         Vec::new()

@@ -1,9 +1,10 @@
-//! Writes the API reference below `docs/api` from what the protos, their comments and the table of reasons say.
+//! Writes the API reference below `docs/api` from what the protos, their comments, the table of reasons and the OpenAPI document say.
 //!
 //!     api_reference docs/api
 
 mod comments;
 mod grpc;
+mod rest;
 
 use std::path::Path;
 
@@ -21,7 +22,7 @@ fn main() -> Result<()> {
 
 /// Each file's name and text.
 fn pages() -> Result<Vec<(&'static str, String)>> {
-    Ok(vec![("grpc.md", grpc::page()?)])
+    Ok(vec![("grpc.md", grpc::page()?), ("rest.md", rest::page()?)])
 }
 
 #[cfg(test)]

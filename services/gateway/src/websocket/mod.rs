@@ -173,7 +173,8 @@ impl Sockets {
         let mut times = tokio::time::interval(KEEPING);
         loop {
             times.tick().await;
-            subscriptions::keep(&self.core, self.ids()).await;
+            let now_us = self.core.clock.now_us();
+            subscriptions::keep(&self.core.catalog, self.ids(), now_us).await;
         }
     }
 
@@ -282,13 +283,11 @@ impl Sockets {
                 Closing::later("the catalog does not answer; try again shortly")
             });
         };
-        match subscriptions::find(&self.core.catalog, id, &ticket.tenant).await? {
-            Some(_) => Ok(id.clone()),
-            None => Err(Closing::new(
-                4400,
-                "this connection_id is not known here; open a new connection",
-            )),
+        if subscriptions::reopen(&self.core, id, &ticket.tenant).await? {
+            return Ok(id.clone());
         }
+        let unknown = "this connection_id is not known here; open a new connection";
+        Err(Closing::new(4400, unknown))
     }
 }
 

@@ -57,6 +57,7 @@ impl Session {
         let catalog = &self.catalog;
         let mut full = false;
         let told = catalog.modify::<SubscriptionRecord>(id, |record| {
+            full = false;
             let to = Some(to.clone());
             if record.subscribed.iter().any(|known| known.to == to) {
                 return false;
@@ -87,8 +88,29 @@ pub(super) async fn open(core: &Core, tenant: &str) -> Result<String, CatalogErr
     Ok(id)
 }
 
+/// Whether there is such a connection of this tenant to go on with; if so, it is open from now on.
+pub(super) async fn reopen(core: &Core, id: &str, tenant: &str) -> Result<bool, ApiError> {
+    if find(&core.catalog, id, tenant).await?.is_none() {
+        return Ok(false);
+    }
+    let now_us = core.clock.now_us();
+    match seen(&core.catalog, id, now_us).await {
+        Ok(()) => Ok(true),
+        Err(CatalogError::Missing { .. }) => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+async fn seen(catalog: &Catalog, id: &str, now_us: i64) -> Result<(), CatalogError> {
+    let seen = catalog.modify::<SubscriptionRecord>(id, |record| {
+        record.seen_us = now_us;
+        true
+    });
+    seen.await.map(drop)
+}
+
 /// A connection of this tenant.
-pub(super) async fn find(
+async fn find(
     catalog: &Catalog,
     id: &str,
     tenant: &str,
@@ -109,27 +131,20 @@ pub(super) async fn find(
 }
 
 /// Notes that these connections are open, and removes those that nobody has seen for long.
-pub(super) async fn keep(core: &Core, open: Vec<String>) {
-    let now_us = core.clock.now_us();
+pub(super) async fn keep(catalog: &Catalog, open: Vec<String>, now_us: i64) {
     for id in open {
-        let seen = core.catalog.modify::<SubscriptionRecord>(&id, |record| {
-            record.seen_us = now_us;
-            true
-        });
-        match seen.await {
-            Ok(_) | Err(CatalogError::Missing { .. }) => {}
+        match seen(catalog, &id, now_us).await {
+            Ok(()) | Err(CatalogError::Missing { .. }) => {}
             Err(error) => return put_off(&error),
         }
     }
-    for (id, record) in core.catalog.list::<SubscriptionRecord>() {
+    for (id, record) in catalog.list::<SubscriptionRecord>() {
         let empty = record.value.subscribed.is_empty();
         let kept_us = if empty { EMPTY_KEPT_US } else { KEPT_US };
         if now_us - record.value.seen_us <= kept_us {
             continue;
         }
-        let deleted = core
-            .catalog
-            .delete::<SubscriptionRecord>(&id, record.revision);
+        let deleted = catalog.delete::<SubscriptionRecord>(&id, record.revision);
         match deleted.await {
             // Its caller came back at this very moment, or another gateway was faster.
             Ok(()) | Err(CatalogError::Conflict { .. }) => {}
@@ -180,4 +195,51 @@ fn failed(error: CatalogError) -> ApiError {
     tracing::warn!(error = chain(&error), "the catalog failed a call");
     let message = "the catalog does not answer; try again shortly";
     ApiError::new(Reason::Unavailable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use sightline_bus::Bus;
+    use sightline_bus::embedded::EmbeddedServer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_are_forgotten_some_time_after_they_were_open() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let nats = EmbeddedServer::start(Path::new("nats-server"), dir.path()).expect("starts");
+        let bus = Bus::connect(&nats.config("test")).await.expect("bus");
+        let catalog = Catalog::open(&bus).await.expect("catalog");
+        let index = Subscribed {
+            to: Some(To::IndexId("idx-1".to_owned())),
+        };
+        let now_us = 2 * KEPT_US;
+        let rows = [
+            ("ws-open", 0, true, true),
+            ("ws-day", now_us - KEPT_US, true, true),
+            ("ws-older", now_us - KEPT_US - 1, true, false),
+            ("ws-empty", now_us - EMPTY_KEPT_US, false, true),
+            ("ws-empty-older", now_us - EMPTY_KEPT_US - 1, false, false),
+        ];
+        for (id, seen_us, told, _) in rows {
+            let record = SubscriptionRecord {
+                tenant: "default".to_owned(),
+                subscribed: if told {
+                    vec![index.clone()]
+                } else {
+                    Vec::new()
+                },
+                seen_us,
+            };
+            catalog.create(id, &record).await.expect("made");
+        }
+        let open = vec!["ws-open".to_owned(), "ws-unknown".to_owned()];
+        keep(&catalog, open, now_us).await;
+        for (id, _, _, kept) in rows {
+            let found = catalog.fetch::<SubscriptionRecord>(id).await;
+            assert_eq!(found.expect("answers").is_some(), kept, "{id}");
+        }
+    }
 }

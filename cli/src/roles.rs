@@ -148,7 +148,9 @@ pub async fn gateway(base: Base, options: GatewayOptions) -> Result<()> {
         library: options.library,
         records: endpoint.connect_timeout(CONNECT_DEADLINE).connect_lazy(),
     };
-    Ok(sightline_gateway::serve(config, deps, options.listener, base.shutdown).await?)
+    // Boxed: what it holds would make the futures of all that wait for it large.
+    let serving = sightline_gateway::serve(config, deps, options.listener, base.shutdown);
+    Ok(Box::pin(serving).await?)
 }
 
 /// Runs the embeddings service, its vectors on a Qdrant server or in `dir`.

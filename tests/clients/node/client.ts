@@ -50,11 +50,12 @@ async function scenes(rtstreamId: string, indexId: string, count: number, cursor
   return { texts, cursor };
 }
 
+/** What a search finds, as soon as two scenes can be found. */
 async function found(rtstreamId: string, query: string) {
   const end = Date.now() + 60_000;
   for (;;) {
     const { hits } = await indexes.search({ query, rtstreamId }, deadline);
-    if (hits.length > 0 || Date.now() > end) return hits;
+    if (hits.length > 1 || Date.now() > end) return hits;
     await new Promise((wake) => setTimeout(wake, 100));
   }
 }
@@ -66,8 +67,8 @@ const { index } = await indexes.createVisualIndex({ rtstreamId, prompt: "Describ
 const indexId = index!.id;
 const first = await scenes(rtstreamId, indexId, 2);
 const next = await scenes(rtstreamId, indexId, 1, first.cursor);
-const page = await indexes.listScenes({ indexId, pageSize: 1 }, deadline);
 const hits = await found(rtstreamId, first.texts[0]);
+const page = await indexes.listScenes({ indexId, pageSize: 1 }, deadline);
 const unknown = await refusal(streams.getRtStream({ rtstreamId: "rts-unknown" }, deadline));
 const wrong = await refusal(indexes.search({ query: "", rtstreamId }, deadline));
 await streams.deleteRtStream({ rtstreamId }, deadline);

@@ -81,11 +81,11 @@ def scenes(stream, index, count, cursor=""):
 
 
 def found(stream, query):
-    """What a search finds, as soon as it finds something."""
+    """What a search finds, as soon as two scenes can be found."""
     end = time.monotonic() + DEADLINE
     while time.monotonic() < end:
         hits = call(indexes.Search, index_pb2.SearchRequest(query=query, rtstream_id=stream.id)).hits
-        if hits:
+        if len(hits) > 1:
             return hits
         time.sleep(0.1)
     raise TimeoutError(query)
@@ -102,8 +102,8 @@ index = call(
 ).index
 first, cursor = scenes(stream, index, 2)
 following, _ = scenes(stream, index, 1, cursor)
-page = call(indexes.ListScenes, index_pb2.ListScenesRequest(index_id=index.id, page_size=1))
 hits = found(stream, first[0])
+page = call(indexes.ListScenes, index_pb2.ListScenesRequest(index_id=index.id, page_size=1))
 unknown = refusal(streams.GetRtStream, rtstream_pb2.GetRtStreamRequest(rtstream_id="rts-unknown"))
 wrong = refusal(indexes.Search, index_pb2.SearchRequest(query="", rtstream_id=stream.id))
 call(streams.DeleteRtStream, rtstream_pb2.DeleteRtStreamRequest(rtstream_id=stream.id))

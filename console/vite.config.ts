@@ -5,8 +5,6 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { defineConfig, type Plugin } from 'vite';
 
-const out = join(import.meta.dirname, 'dist/page');
-
 /** The address at which the gateway serves its hls.js, as services/gateway/src/playback/assets.rs makes it. */
 function hlsAddress(): string {
   const file = readFileSync(join(import.meta.dirname, '../services/gateway/assets/hls.js/hls.min.js'));
@@ -14,13 +12,17 @@ function hlsAddress(): string {
   return `assets/hls.js?${hash}`;
 }
 
+let folder = '';
 /** The gateway compresses nothing itself. */
 const compressed: Plugin = {
   name: 'compressed',
   apply: 'build',
+  configResolved({ build }) {
+    folder = join(import.meta.dirname, build.outDir, build.assetsDir);
+  },
   closeBundle() {
-    for (const name of readdirSync(join(out, 'console'))) {
-      const path = join(out, 'console', name);
+    for (const name of readdirSync(folder)) {
+      const path = join(folder, name);
       writeFileSync(`${path}.gz`, gzipSync(readFileSync(path), { level: 9 }));
     }
   },
@@ -31,7 +33,7 @@ export default defineConfig({
   define: { HLS_ADDRESS: JSON.stringify(hlsAddress()) },
   plugins: [compressed],
   build: {
-    outDir: out,
+    outDir: 'dist/page',
     emptyOutDir: true,
     // Not assets/: there the gateway serves what player pages load.
     assetsDir: 'console',

@@ -50,9 +50,11 @@ function Toast() {
     const timer = setTimeout(() => hide(newest.id), TOAST_MS);
     return () => clearTimeout(timer);
   }, [newest?.id]);
+  const [place, id] = route.value.path;
+  const shown = newest !== undefined && newest.id !== hidden && !(place === 'alerts' && id === newest.alertId);
   return (
     <div class="toasts" role="status">
-      {newest && newest.id !== hidden && (
+      {shown && (
         <p class="toast">
           <strong>{newest.label}</strong> on {streamName(newest.rtstreamId)}{' '}
           <a href={to(['alerts', newest.alertId])}>See it</a>{' '}

@@ -179,9 +179,10 @@ function apply(message: Message): void {
     }
     case 'alert': {
       const firing = message.value;
-      if (firings.value.some((other) => other.id === firing.id)) return;
-      firings.value = [firing, ...firings.value].slice(0, FIRINGS);
-      change(firing.rtstreamId, (before) => ({ firings: before.firings + 1 }));
+      const others = firings.value.filter((other) => other.id !== firing.id);
+      const goesOn = others.length < firings.value.length;
+      firings.value = [firing, ...others].slice(0, FIRINGS);
+      if (!goesOn) change(firing.rtstreamId, (before) => ({ firings: before.firings + 1 }));
       break;
     }
     default:

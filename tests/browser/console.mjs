@@ -128,7 +128,7 @@ try {
   seen.clip = await advance();
   await step('alert');
 
-  // The other pages, and a phone in the dark.
+  // The other pages.
   await go('Alerts');
   await link('restricted area').first().waitFor();
   await step('alerts');
@@ -138,18 +138,28 @@ try {
   await go('Streams');
   await page.locator('.stream .thumbnail img').first().waitFor();
   await step('streams');
-  await page.emulateMedia({ colorScheme: 'dark' });
-  await page.setViewportSize({ width: 390, height: 844 });
-  seen.overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-  await step('phone');
 
-  // By keyboard alone: from the top of the page into the stream.
-  await page.evaluate(() => document.activeElement.blur());
+  // By keyboard alone into the stream.
+  await link('Skip to the content').focus();
+  await page.keyboard.press('Enter');
   await page.keyboard.press('Tab');
-  seen.skip = await page.evaluate(() => document.activeElement.textContent);
+  seen.after_skip = await page.evaluate(() => document.activeElement.textContent);
   await link('Main street').focus();
   await page.keyboard.press('Enter');
   await page.getByRole('heading', { level: 1, name: 'Main street' }).waitFor();
+  await page.locator('.entry.alert').first().waitFor();
+  await advance();
+  await step('live');
+
+  // On a phone, in the dark.
+  await page.emulateMedia({ colorScheme: 'dark' });
+  await page.setViewportSize({ width: 390, height: 844 });
+  await step('phone');
+  seen.overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  await go('Streams');
+  await link('Main street').waitFor();
+  await step('phone-streams');
+
   seen.addresses = await page.evaluate(() => performance.getEntriesByType('resource').map(({ name }) => name));
   await button('Sign out').click();
   await field.waitFor();

@@ -74,7 +74,7 @@ function Firings({ alertId, callback }: { alertId: string; callback: boolean }) 
   const list = [...arrived, ...(stored.value ?? []).filter(({ id }) => !arrived.some((other) => other.id === id))];
   const playing = list.find(({ id }) => id === chosen);
   return (
-    <section aria-label="Firings">
+    <section class="part" aria-label="Firings">
       <h2>Firings</h2>
       <Failure text={stored.failure || attempts.failure} retry={stored.reload} />
       {playing && (

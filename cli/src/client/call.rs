@@ -48,7 +48,8 @@ impl Refused {
 
     fn words(&self) -> String {
         let mut words = self.message.clone();
-        for (name, allowed) in &self.fields {
+        let untold = |field: &&(String, String)| !self.message.contains(&field.1);
+        for (name, allowed) in self.fields.iter().filter(untold) {
             words.push_str(&format!("\n  {name}: {allowed}"));
         }
         words.push_str(self.hint);
@@ -62,9 +63,6 @@ impl From<Status> for Refused {
         let violations = details.bad_request().map(|b| b.field_violations.as_slice());
         let fields = violations.unwrap_or_default().iter();
         let hint = match status.code() {
-            Code::Unauthenticated => {
-                "\nSet SIGHTLINE_API_KEY to a key of this server: `sightline up` prints its first, `sightline keys create` makes more."
-            }
             Code::Unimplemented => "\nThe server is older than this program.",
             _ => "",
         };

@@ -71,7 +71,7 @@ screenshots: console ## Walk through the console and write docs/screenshots anew
 	@scripts/setup test $(TOOLS)
 	@$(NEXTEST) run --release --locked --workspace -E 'test(a_new_user_walks_through)'
 	@mkdir -p docs/screenshots
-	@for name in live search; do ffmpeg -nostdin -v error -y -i $(SHOTS)/*-$$name.png -q:v 4 docs/screenshots/$$name.jpg; done
+	@for name in live search; do ffmpeg -nostdin -v error -y -i $(SHOTS)/*-$$name.png -q:v 6 docs/screenshots/$$name.jpg; done
 
 # What the next release's protos are compared with, so that no client of this one breaks.
 proto-landed: ## Take the protos as they are for what clients rely on (at a release)

@@ -192,9 +192,10 @@ fn verdicts_wait_for_one_step_at_most() {
         Step::Judge,
         Step::Judge,
     ];
-    // The step that was under way when it came may stand before.
-    assert_eq!(steps[steps.len() - own.len()..], own);
-    assert!(steps.len() <= own.len() + 1, "{steps:?}");
+    // The step that was under way when it came may stand before. Its answers may be seen before its last step is.
+    let before = usize::from(matches!(steps[0], Step::Decode { .. }));
+    assert!(own.starts_with(&steps[before..]), "{steps:?}");
+    assert!(steps.len() - before >= own.len() - 1, "{steps:?}");
     // The descriptions go on together.
     let (steps, _) = engine.run(&mut captions[..3]);
     assert!(steps.contains(&Step::Decode { sequences: 8 }));

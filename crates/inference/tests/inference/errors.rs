@@ -3,13 +3,14 @@
 use std::error::Error;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use sightline_inference::embed::TextEmbedder;
 use sightline_inference::vlm::{Precision, View, Vlm, VlmOptions};
 use sightline_inference::whisper::Whisper;
 use sightline_inference::{InferenceError, onnx};
 
-use crate::support::{copy_of, init_runtime, models};
+use crate::support::{copy_files, copy_of, init_runtime, models, parity_data};
 
 /// The error and its sources, as a log shows them.
 fn report(error: &InferenceError) -> String {
@@ -168,4 +169,145 @@ fn names_of_precisions() {
         "int9".parse::<Precision>(),
         &["int9", "fp32, fp16, int8, q4, q4f16"],
     );
+}
+
+/// A library with ONNX Runtime's entry point that says it is an old one.
+#[test]
+fn an_onnx_runtime_that_is_too_old() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, library) = (
+        directory.path().join("old.c"),
+        directory.path().join("libonnxruntime.so.1.17.3"),
+    );
+    let code = r#"
+        struct base { const void *(*api)(unsigned); const char *(*version)(void); };
+        static const void *api(unsigned version) { return 0; }
+        static const char *version(void) { return "1.17.3"; }
+        static const struct base base = { api, version };
+        const struct base *OrtGetApiBase(void) { return &base; }
+    "#;
+    fs::write(&source, code).unwrap();
+    let mut compile = Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-o"]);
+    assert!(
+        compile
+            .args([&library, &source])
+            .status()
+            .unwrap()
+            .success()
+    );
+    check(
+        onnx::init(&library),
+        &[
+            "libonnxruntime.so.1.17.3",
+            "1.17.3 is too old",
+            "1.24 or newer",
+        ],
+    );
+}
+
+#[test]
+fn files_that_are_absurdly_large() {
+    let enlarge = |file: &Path, bytes: u64| {
+        fs::remove_file(file).ok();
+        fs::File::create(file).unwrap().set_len(bytes).unwrap();
+    };
+    // Sparse: they take no space.
+    let copy = copy_of("demo-vlm");
+    enlarge(&copy.path().join("tokenizer.json"), 1 << 32);
+    check(load_vlm(copy.path()), &["tokenizer.json", "too much"]);
+    let copy = copy_of("demo-vlm");
+    let data = copy.path().join("onnx/vision_encoder.onnx_data");
+    enlarge(&data, 1 << 42);
+    check(
+        load_vlm(copy.path()),
+        &["vision_encoder.onnx_data", "of memory are free"],
+    );
+    let copy = copy_of("demo-vlm");
+    replace(
+        &copy.path().join("config.json"),
+        r#""max_position_embeddings": 2048"#,
+        r#""max_position_embeddings": 99999999999"#,
+    );
+    check(
+        load_vlm(copy.path()),
+        &["config.json", "max_position_embeddings is 99999999999"],
+    );
+}
+
+#[test]
+fn external_data_that_is_missing_or_truncated() {
+    init_runtime();
+    let copy = tempfile::tempdir().unwrap();
+    copy_files(&parity_data("smolvlm"), copy.path());
+    let data = copy.path().join("onnx/decoder_model_merged.onnx_data");
+    let bytes = fs::read(&data).unwrap();
+    fs::write(&data, &bytes[..bytes.len() / 2]).unwrap();
+    let expected = ["decoder_model_merged.onnx", "truncated or damaged"];
+    check(load_vlm(copy.path()), &expected);
+    fs::remove_file(&data).unwrap();
+    check(load_vlm(copy.path()), &expected);
+}
+
+#[test]
+fn tokenizers_without_the_tokens_that_are_needed() {
+    for (token, expected) in [
+        ("<image>", "there is no token <image>"),
+        (
+            "<fake_token_around_image>",
+            "no token <fake_token_around_image>",
+        ),
+        ("<global-img>", "no token <global-img>"),
+    ] {
+        let copy = copy_of("demo-vlm");
+        let file = copy.path().join("tokenizer.json");
+        replace(&file, &format!("\"{token}\""), "\"<another>\"");
+        check(load_vlm(copy.path()), &["tokenizer.json", expected]);
+    }
+    // A tokenizer with the right names and a larger vocabulary than the model's.
+    let copy = copy_of("demo-vlm");
+    fs::write(
+        copy.path().join("generation_config.json"),
+        r#"{"eos_token_id": 49279}"#,
+    )
+    .unwrap();
+    check(
+        load_vlm(copy.path()),
+        &["tokenizer.json", "token 49279", "knows 773 tokens"],
+    );
+    let copy = copy_of("demo-vlm");
+    let onnx = copy.path().join("onnx");
+    copy_files(&parity_data("smolvlm").join("onnx"), &onnx);
+    fs::copy(
+        models().join("demo-vlm/onnx/vision_encoder.onnx"),
+        onnx.join("vision_encoder.onnx"),
+    )
+    .unwrap();
+    fs::copy(
+        models().join("demo-vlm/onnx/embed_tokens.onnx"),
+        onnx.join("embed_tokens.onnx"),
+    )
+    .unwrap();
+    check(
+        load_vlm(copy.path()),
+        &["embed_tokens.onnx", "192 wide", "the decoder 48"],
+    );
+}
+
+#[test]
+fn a_family_that_is_fed_another_familys_graphs() {
+    let copy = tempfile::tempdir().unwrap();
+    copy_files(&parity_data("qwen2-vl"), copy.path());
+    let onnx = copy.path().join("onnx");
+    copy_files(&parity_data("smolvlm").join("onnx"), &onnx);
+    check(
+        load_vlm(copy.path()),
+        &["vision_encoder.onnx", "pixel_values is", "one export"],
+    );
+}
+
+fn replace(file: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(file).unwrap();
+    assert!(text.contains(from), "{from} is in {}", file.display());
+    fs::write(file, text.replace(from, to)).unwrap();
 }

@@ -9,14 +9,12 @@ mod queue;
 mod reply;
 mod schedule;
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 pub use reply::{Answer, Answers, Outcome};
 
-use super::window::{Prepared, question};
 use super::{View, Vlm};
 use crate::{InferenceError, RgbImage};
 use reply::Reply;
@@ -182,7 +180,7 @@ impl Engine {
             .model
             .prepare(&job.frames, job.seconds, job.view)
             .map_err(SubmitError::Invalid)?;
-        let work = self.work(&job, prepared, reply);
+        let work = Work::new(&self.model, &job, prepared, reply);
         if work.places() > self.options.cache_tokens / 2 {
             let problem = format!(
                 "the window needs {} tokens of cache and may have {}: use fewer frames or give the model more cache",
@@ -201,41 +199,6 @@ impl Engine {
         inbox.arrived.push(work);
         self.shared.changed.notify_one();
         Ok(answers)
-    }
-
-    fn work(&self, job: &Job, prepared: Prepared, reply: Arc<Reply>) -> Work {
-        let mut questions = VecDeque::new();
-        for (number, event) in job.questions.iter().enumerate() {
-            match self.model.suffix(&prepared, &question(event)) {
-                Ok(suffix) => questions.push_back((number, suffix)),
-                Err(error) => reply.send(Answer::Verdict {
-                    question: number,
-                    probability: Err(error),
-                }),
-            }
-        }
-        let mut prompts = VecDeque::new();
-        for (number, prompt) in job.prompts.iter().enumerate() {
-            match self.model.suffix(&prepared, prompt) {
-                Ok(suffix) => prompts.push_back((number, suffix)),
-                Err(error) => reply.send(Answer::Text {
-                    prompt: number,
-                    text: Err(error),
-                }),
-            }
-        }
-        Work {
-            stream: job.stream.clone(),
-            prepared,
-            questions,
-            prompts,
-            max_new_tokens: job.max_new_tokens,
-            expires_us: job.expires_us,
-            reply,
-            features: Vec::new(),
-            encoded: 0,
-            opened: None,
-        }
     }
 }
 

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use super::batch::{Batches, Sequence};
 use super::queue::FairQueue;
 use super::reply::{Answer, Outcome, Reply};
-use super::{EngineOptions, Step};
+use super::{EngineOptions, Job, Step};
 use crate::InferenceError;
 use crate::vlm::Vlm;
 use crate::vlm::cache::Cache;
-use crate::vlm::window::Prepared;
+use crate::vlm::window::{Prepared, question};
 
 /// A window on its way through the engine.
 pub(super) struct Work {
@@ -34,6 +34,42 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// All that `job` asks; what the model cannot take is answered so at once.
+    pub(super) fn new(model: &Vlm, job: &Job, prepared: Prepared, reply: Arc<Reply>) -> Self {
+        let mut questions = VecDeque::new();
+        for (number, event) in job.questions.iter().enumerate() {
+            match model.suffix(&prepared, &question(event)) {
+                Ok(suffix) => questions.push_back((number, suffix)),
+                Err(error) => reply.send(Answer::Verdict {
+                    question: number,
+                    probability: Err(error),
+                }),
+            }
+        }
+        let mut prompts = VecDeque::new();
+        for (number, prompt) in job.prompts.iter().enumerate() {
+            match model.suffix(&prepared, prompt) {
+                Ok(suffix) => prompts.push_back((number, suffix)),
+                Err(error) => reply.send(Answer::Text {
+                    prompt: number,
+                    text: Err(error),
+                }),
+            }
+        }
+        Self {
+            stream: job.stream.clone(),
+            prepared,
+            questions,
+            prompts,
+            max_new_tokens: job.max_new_tokens,
+            expires_us: job.expires_us,
+            reply,
+            features: Vec::new(),
+            encoded: 0,
+            opened: None,
+        }
+    }
+
     /// Places that its prefix takes in the cache.
     fn prefix(&self) -> usize {
         self.prepared.prefix.len()
@@ -239,4 +275,70 @@ impl Schedule {
 fn failed(work: &Work, error: InferenceError) -> Step {
     work.reply.end(Outcome::Failed(error));
     Step::Failed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::{Schedule, Work};
+    use crate::vlm::engine::reply::{Answer, Reply};
+    use crate::vlm::engine::{EngineOptions, Job, Step};
+    use crate::vlm::{View, Vlm, VlmOptions};
+    use crate::{RgbImage, WindowSession, onnx};
+
+    fn model() -> Arc<Vlm> {
+        #[expect(clippy::disallowed_methods, reason = "a test's only configuration")]
+        let library = std::env::var_os("SIGHTLINE_ONNXRUNTIME").expect("SIGHTLINE_ONNXRUNTIME");
+        onnx::init(Path::new(&library)).unwrap();
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parity/smolvlm");
+        Arc::new(Vlm::load(&directory, &VlmOptions::default()).unwrap())
+    }
+
+    fn job(frames: usize) -> Job {
+        let frame = RgbImage::new(64, 64, (0..64 * 64 * 3).map(|i| i as u8).collect()).unwrap();
+        Job {
+            stream: "a".to_owned(),
+            frames: vec![frame; frames],
+            seconds: 5.0,
+            view: View::Video,
+            questions: Vec::new(),
+            prompts: vec!["Describe the scene".to_owned()],
+            max_new_tokens: 6,
+            expires_us: None,
+        }
+    }
+
+    /// For decoders with fused attention, which take each row from its start on.
+    #[test]
+    fn only_answers_of_one_length_go_together_where_the_decoder_needs_that() {
+        let model = model();
+        let mut schedule = Schedule::new(Arc::clone(&model), &EngineOptions::default(), false);
+        let mut answers = Vec::new();
+        for frames in [1, 2, 1] {
+            let job = job(frames);
+            let (reply, receiver) = Reply::new(1, Arc::default());
+            let prepared = model.prepare(&job.frames, 5.0, View::Video).unwrap();
+            schedule.add(Work::new(&model, &job, prepared, reply));
+            answers.push((frames, receiver));
+        }
+        let mut together: Vec<usize> = std::iter::from_fn(|| schedule.step())
+            .filter_map(|step| match step {
+                Step::Decode { sequences } => Some(sequences),
+                _ => None,
+            })
+            .collect();
+        together.sort_unstable();
+        together.dedup();
+        assert_eq!(together, [1, 2]);
+        for (frames, mut receiver) in answers {
+            let mut window = model.window(&job(frames).frames, 5.0, View::Video).unwrap();
+            let alone = window.describe("Describe the scene", 6).unwrap();
+            match receiver.try_next() {
+                Some(Answer::Text { text, .. }) => assert_eq!(text.unwrap(), alone),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

@@ -50,12 +50,6 @@ struct PreprocessorConfig {
     rescale_factor: f64,
     image_mean: [f64; 3],
     image_std: [f64; 3],
-    video_sampling: Option<VideoSampling>,
-}
-
-#[derive(Deserialize)]
-struct VideoSampling {
-    video_size: LongestEdge,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -65,9 +59,9 @@ struct LongestEdge {
 
 struct SmolVlm {
     max_positions: usize,
-    /// Longest edge that a frame is brought to before it becomes a tile: as an image, and of a video.
+    /// Longest edge that a frame is brought to before it becomes a tile. Of a video too: transformers overrules
+    /// `video_sampling.video_size` with `size`.
     frame_edge: usize,
-    video_edge: usize,
     tile_edge: usize,
     tile_tokens: usize,
     splits: bool,
@@ -88,11 +82,9 @@ pub(super) fn load(
         let problem = format!("resample {} is not 1, 2 or 3", preprocessor.resample);
         directory.unsupported(FILE, problem)
     })?;
-    let video = preprocessor.video_sampling.map(|v| v.video_size);
     let family = SmolVlm {
         max_positions: config.text_config.max_position_embeddings,
         frame_edge: preprocessor.size.longest_edge,
-        video_edge: video.unwrap_or(preprocessor.size).longest_edge,
         tile_edge: preprocessor.max_image_size.longest_edge,
         tile_tokens: processor.image_seq_len,
         splits: preprocessor.do_image_splitting,
@@ -104,7 +96,7 @@ pub(super) fn load(
         ),
         video_prompt: model_type == SMOLVLM,
     };
-    let edges = [family.frame_edge, family.video_edge, family.tile_edge];
+    let edges = [family.frame_edge, family.tile_edge];
     if !edges.iter().all(|e| (1..=MAX_RESIZED_EDGE).contains(e)) {
         return Err(directory.unsupported(FILE, "a longest_edge is not 1 to 4096"));
     }
@@ -152,11 +144,6 @@ impl Family for SmolVlm {
         view: View,
     ) -> Result<Layout, InferenceError> {
         let video = self.video_prompt && view == View::Video;
-        let edge = if video {
-            self.video_edge
-        } else {
-            self.frame_edge
-        };
         let mut layout = Layout {
             pictures: Vec::new(),
             before: vec![Part::Image; frames.len()],
@@ -164,7 +151,7 @@ impl Family for SmolVlm {
             lead: String::new(),
         };
         for frame in frames {
-            let frame = self.fitted(frame, edge);
+            let frame = self.fitted(frame);
             let (tiles, rows, columns) = if view == View::Tiles && self.splits {
                 self.split(&frame)
             } else {
@@ -209,8 +196,8 @@ impl Family for SmolVlm {
 
 impl SmolVlm {
     /// Brought to the longest edge, as in training: small frames are enlarged, which is what the model has learned from.
-    fn fitted(&self, frame: &RgbImage, edge: usize) -> RgbImage {
-        let (width, height) = fit_longest_edge(frame.width(), frame.height(), edge);
+    fn fitted(&self, frame: &RgbImage) -> RgbImage {
+        let (width, height) = fit_longest_edge(frame.width(), frame.height(), self.frame_edge);
         frame.resize(width, height, self.filter)
     }
 

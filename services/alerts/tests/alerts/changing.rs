@@ -102,7 +102,7 @@ async fn a_deleted_alert_is_forgotten_and_its_deliveries_are_given_up() -> Resul
     down.next().await?;
     platform.stop().await?;
     platform.delete::<AlertRecord>("alr-b").await?;
-    platform.restart().await?;
+    platform.begin();
     let attempts: Vec<Attempt> = platform.held(StreamName::Attempts, &subject, 4).await?;
     assert_eq!(attempts[3].error, "given up: the alert was deleted");
     evaluated(&platform, "alr-b", false).await?;

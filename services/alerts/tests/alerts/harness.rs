@@ -86,9 +86,14 @@ impl Platform {
 
     pub async fn restart(&mut self) -> Result<()> {
         self.stop().await?;
+        self.begin();
+        Ok(())
+    }
+
+    /// After a stop.
+    pub fn begin(&mut self) {
         self.metrics = Metrics::default();
         (self.shutdown, self.service) = serve(&self.bus, &self.catalog, &self.metrics);
-        Ok(())
     }
 
     /// An alert on an event and index of its own, with the same suffix.

@@ -67,7 +67,7 @@ impl Ids {
         };
         let made = client.events.create_alert(request).await;
         let alert = made.expect("made").into_inner().alert.expect("set").id;
-        let export = format!("exp-{UUID}").replace("0189", &rtstream[4..8]);
+        let export = rtstream.replace("rts-", "exp-");
         let record = ExportRecord {
             export: Some(v1::Export {
                 id: export.clone(),

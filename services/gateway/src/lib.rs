@@ -160,6 +160,7 @@ pub async fn serve(
         config.allow_plain_keys,
         deps.catalog.clone(),
     );
+    let open = websocket::Registry::new(deps.catalog.clone(), limits.websockets);
     let core = Arc::new(Core {
         config,
         bus: deps.bus,
@@ -172,6 +173,7 @@ pub async fn serve(
         records: Records::new(deps.records),
         hub: Arc::clone(&hub),
         admission,
+        sockets: open,
         shutdown: shutdown.clone(),
     });
     let (routes, health) = grpc::routes(limits.message_bytes);

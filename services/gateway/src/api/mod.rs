@@ -52,6 +52,7 @@ use self::watch::Hub;
 use crate::Config;
 use crate::admission::Admission;
 use crate::metrics::GatewayMetrics;
+use crate::websocket::Registry;
 
 /// Everything that a call may need.
 pub(crate) struct Core {
@@ -66,6 +67,7 @@ pub(crate) struct Core {
     pub(crate) records: Records,
     pub(crate) hub: Arc<Hub>,
     pub(crate) admission: Admission,
+    pub(crate) sockets: Registry,
     pub(crate) shutdown: Shutdown,
 }
 

@@ -6,12 +6,11 @@
 
 mod connection;
 mod messages;
+mod registry;
 mod subscriptions;
 mod ticket;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -23,15 +22,15 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::{HeaderMap, StatusCode, Uri, header};
 use serde::Deserialize;
-use sightline_proto::internal::SubscriptionRecord;
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::v1::WatchResponse;
 use sightline_service::Shutdown;
 use tokio_util::task::TaskTracker;
 
 use self::connection::{Closing, Open};
+use self::registry::Place;
+pub(crate) use self::registry::Registry;
 use self::ticket::{Refused, Ticket, Tickets};
-use crate::api::watch::Subscribed;
 use crate::api::{Core, Session};
 use crate::auth::Caller;
 use crate::server::Peer;
@@ -44,7 +43,7 @@ const READ_BUFFER: usize = 1024;
 const WRITE_BUFFER: usize = 4 << 20;
 /// How often open connections are noted as such and others forgotten.
 const KEEPING: Duration = Duration::from_secs(3600);
-/// How long a change of what connections are told of may wait for those that come with it.
+/// How long what another gateway changed may wait for what comes with it.
 const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The address of a WebSocket for this caller and collection, on the host that he reached this gateway by.
@@ -87,33 +86,11 @@ fn base(public: &str, host: Option<&str>, encrypted: bool) -> String {
 
 type Feed = BoxStream<'static, Result<WatchResponse, ApiError>>;
 
-/// All open WebSockets of this gateway.
+/// Opens WebSockets and looks after them.
 pub(crate) struct Sockets {
     core: Arc<Core>,
     tickets: Tickets,
-    open: Mutex<HashMap<u64, Entry>>,
-    next: AtomicU64,
     tasks: TaskTracker,
-}
-
-/// One of them.
-struct Entry {
-    connection_id: String,
-    /// Of the record that `subscribed` was set to.
-    revision: u64,
-    subscribed: Subscribed,
-}
-
-/// Takes a connection out of the open ones when it ends.
-struct Place {
-    sockets: Arc<Sockets>,
-    number: u64,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.sockets.lock().remove(&self.number);
-    }
 }
 
 /// How to go on.
@@ -128,8 +105,6 @@ impl Sockets {
         Arc::new(Self {
             tickets: Tickets::new(&core.seal),
             core,
-            open: Mutex::default(),
-            next: AtomicU64::new(0),
             tasks: TaskTracker::new(),
         })
     }
@@ -164,7 +139,7 @@ impl Sockets {
         let mut changes = self.core.catalog.changes();
         // The catalog outlives this: the core holds one.
         while changes.changed().await.is_ok() {
-            self.refresh();
+            self.core.sockets.refresh();
             tokio::time::sleep(CHANGE_PAUSE).await;
         }
     }
@@ -173,57 +148,9 @@ impl Sockets {
         let mut times = tokio::time::interval(KEEPING);
         loop {
             times.tick().await;
-            let now_us = self.core.clock.now_us();
-            subscriptions::keep(&self.core.catalog, self.ids(), now_us).await;
+            let (open, now_us) = (self.core.sockets.ids(), self.core.clock.now_us());
+            subscriptions::keep(&self.core.catalog, open, now_us).await;
         }
-    }
-
-    /// Tells connections whose records changed.
-    fn refresh(&self) {
-        for entry in self.lock().values_mut() {
-            let record = self
-                .core
-                .catalog
-                .get::<SubscriptionRecord>(&entry.connection_id);
-            if let Some(record) = record.filter(|record| record.revision != entry.revision) {
-                entry.revision = record.revision;
-                entry.subscribed.set(&record.value);
-            }
-        }
-    }
-
-    fn ids(&self) -> Vec<String> {
-        let open = self.lock();
-        open.values()
-            .map(|entry| entry.connection_id.clone())
-            .collect()
-    }
-
-    /// A place among the open connections, and what this one is told of; none if all are taken.
-    fn enter(self: &Arc<Self>, id: &str) -> Option<(Place, Subscribed)> {
-        let mut open = self.lock();
-        if open.len() >= self.core.config.limits.websockets {
-            return None;
-        }
-        let subscribed = Subscribed::default();
-        // Under the lock: a change is either in the record by now, or comes to `refresh` later.
-        let record = self.core.catalog.get::<SubscriptionRecord>(id);
-        if let Some(record) = &record {
-            subscribed.set(&record.value);
-        }
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry {
-            connection_id: id.to_owned(),
-            revision: record.map_or(0, |record| record.revision),
-            subscribed: subscribed.clone(),
-        };
-        open.insert(number, entry);
-        let sockets = Arc::clone(self);
-        Some((Place { sockets, number }, subscribed))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a connection for whoever holds the ticket, or goes on with one.
@@ -239,11 +166,11 @@ impl Sockets {
             .map_err(|_| Closing::new(4400, "the query must be connection_id=…&cursor=…"))?;
         let too_many = || Closing::new(4429, "too many WebSockets are open; try again later");
         // Before a record is made for it.
-        if self.lock().len() >= self.core.config.limits.websockets {
+        if !self.core.sockets.has_room() {
             return Err(too_many());
         }
         let id = self.connection_id(&ticket, &resume).await?;
-        let (place, subscribed) = self.enter(&id).ok_or_else(too_many)?;
+        let (place, subscribed) = self.core.sockets.enter(&id).ok_or_else(too_many)?;
         let caller = Caller {
             tenant: ticket.tenant.into(),
             operator: false,

@@ -72,6 +72,8 @@ impl Session {
             !full
         });
         told.await.map_err(failed)?;
+        // If it is open here, it is told of what happens from this moment on; other gateways follow the catalog.
+        self.sockets.refresh();
         if full { Err(too_much()) } else { Ok(()) }
     }
 }

@@ -95,7 +95,7 @@ async fn enabled_alerts_get_a_verdict_of_each_batch() -> Result<()> {
     let batches = [
         batch("rts-1", "idx-1", 0, "The weather stays fine."),
         batch("rts-1", "idx-2", 0, "Help, please help me!"),
-        batch("rts-1", "idx-1", 4, "Help, please help me!"),
+        batch("rts-1", "idx-1", 4, "Listen, someone is calling for help!"),
         batch("rts-1", "idx-1", 5, ""),
         batch("rts-1", "idx-1", 6, HELP),
     ];

@@ -117,8 +117,9 @@ impl Graph {
                 inputs.push((name, input.value().map_err(failed)?));
             }
         }
+        let options = onnx::giving_back().map_err(failed)?;
         let mut vision = lock(&self.vision);
-        let outputs = vision.run(inputs).map_err(failed)?;
+        let outputs = vision.run_with_options(inputs, &options).map_err(failed)?;
         let features = outputs["image_features"].try_extract_tensor::<f32>();
         Ok(features.map_err(failed)?.1.to_vec())
     }

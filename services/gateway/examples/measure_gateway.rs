@@ -257,6 +257,7 @@ async fn search(client: &mut Client, n: usize) -> Result<()> {
     let query = format!("a {} {} number {n}", WORDS[n % 10], THINGS[n / 10 % 10]);
     let request = v1::SearchRequest {
         query,
+        collection_id: "default".to_owned(),
         ..Default::default()
     };
     client.indexes.search(request).await?;

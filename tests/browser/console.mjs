@@ -14,12 +14,30 @@ const FIRING_MS = 120000;
 /** Takes a picture of the page on which something failed. */
 let failed;
 
+/** How soon something stands on the page, in milliseconds, with nothing in any cache. */
+async function paint() {
+  const { page } = await open(browser);
+  await page.goto(url);
+  const painted = await page.evaluate(() => new Promise((resolve) => {
+    const entries = (list) => {
+      const found = list.getEntriesByName('first-contentful-paint')[0];
+      if (found) resolve(found.startTime);
+    };
+    entries(performance);
+    new PerformanceObserver(entries).observe({ type: 'paint', buffered: true });
+  }));
+  await page.context().close();
+  return painted;
+}
+
 const browser = await launch(process.argv[2]);
 try {
+  // The best of three: what else runs on this machine is not known.
+  const paints = [await paint(), await paint(), await paint()];
   const { page, errors, violations } = await open(browser, { viewport: { width: 1280, height: 800 }, colorScheme: 'light' });
   page.setDefaultTimeout(DEADLINE_MS);
   failed = () => page.screenshot({ path: join(pictures, 'failed.png') });
-  const seen = { steps: [], faults: [] };
+  const seen = { steps: [], faults: [], paint_ms: Math.min(...paints) };
 
   const step = async (name) => {
     seen.steps.push(name);
@@ -52,12 +70,6 @@ try {
   seen.policy = answer.headers()['content-security-policy'];
   const field = page.getByLabel('API key');
   await field.waitFor();
-  seen.paint_ms = await page.evaluate(() => new Promise((resolve) => {
-    const found = (list) => list.find(({ name }) => name === 'first-contentful-paint')?.startTime;
-    const now = found(performance.getEntriesByType('paint'));
-    if (now !== undefined) resolve(now);
-    new PerformanceObserver((list) => resolve(found(list.getEntries()))).observe({ type: 'paint', buffered: true });
-  }));
   await field.fill('not the key');
   await button('Sign in').click();
   seen.refusal = await page.getByRole('alert').innerText();

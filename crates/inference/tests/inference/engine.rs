@@ -10,7 +10,8 @@ use sightline_inference::vlm::engine::{
 use sightline_inference::vlm::{Precision, View, Vlm, VlmOptions};
 use sightline_inference::{RgbImage, WindowSession};
 
-use crate::support::{init_runtime, models, png_image};
+use crate::compare::{Case, cases};
+use crate::support::{init_runtime, models, parity_data, png_image};
 
 const PROMPTS: [&str; 3] = [
     "Describe the scene",
@@ -166,6 +167,40 @@ fn a_small_pool_changes_no_answer() {
         ..EngineOptions::default()
     };
     check_equal_to_the_model_alone(options);
+}
+
+/// Positions on three axes, images of any size.
+#[test]
+fn another_familys_answers_equal_those_of_the_model_alone() {
+    init_runtime();
+    let directory = parity_data("qwen2-vl");
+    let model = Arc::new(Vlm::load(&directory, &VlmOptions::default()).unwrap());
+    let cases = cases(&directory);
+    let options = EngineOptions::default();
+    let engine = Engine::start(
+        Arc::clone(&model),
+        options,
+        Box::new(|| 0),
+        Box::new(|_| {}),
+    );
+    let engine = engine.unwrap();
+    let submit = |case: &Case| {
+        let job = Job {
+            frames: case.frames(),
+            view: case.view(),
+            max_new_tokens: 12,
+            ..job("a", &[], &EVENTS, &[&case.prompt, PROMPTS[0]])
+        };
+        engine.submit(job).unwrap()
+    };
+    let submitted: Vec<Answers> = cases.iter().map(submit).collect();
+    for (case, answers) in cases.iter().zip(submitted) {
+        let (_, texts) = collect(answers);
+        let mut window = case.window(&model);
+        let prompts = [&case.prompt, PROMPTS[0]];
+        let alone = prompts.map(|prompt| window.describe(prompt, 12).unwrap());
+        assert_eq!(texts, alone, "{:?}", case.sizes);
+    }
 }
 
 #[test]

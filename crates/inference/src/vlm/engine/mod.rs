@@ -1,7 +1,8 @@
 //! One loop that serves the windows of many streams with one model.
 //!
 //! A window is submitted with everything that is asked about it; the answers come through a channel. Verdicts never wait
-//! behind descriptions, descriptions are decoded together, streams take turns, and what is too old is given up.
+//! behind descriptions, descriptions are decoded together, streams take turns, and what is too old is given up: if
+//! questions alone keep the model busy, descriptions end as [`Outcome::Expired`].
 
 mod batch;
 mod probe;

@@ -103,13 +103,15 @@ fn what_is_heard_when_transcription_changes_is_finished_in_its_session() -> Resu
     let sessions: Vec<u32> = heard.iter().map(|u| u.session).collect();
     assert_eq!(sessions, [1, 2, 3]);
     let times: Vec<(i64, i64)> = heard.iter().map(ends).collect();
-    assert_eq!(times[0].0, first.0);
+    // Give or take two frames of the detector.
+    let close = |a: i64, b: i64| (a - b).abs() <= 32_000;
+    assert!(close(times[0].0, first.0), "{times:?}");
     assert!(
         times[0].1 <= times[1].0 && times[1].0 < first.1,
         "{times:?}"
     );
     // Nothing of what was said after it was off.
     assert!(times[1].1 < first.1 - SECOND / 10, "{times:?}");
-    assert_eq!(times[2].0, second.0);
+    assert!(close(times[2].0, second.0), "{times:?}");
     Ok(())
 }

@@ -18,7 +18,7 @@ pub(crate) fn scene(index: &Index, collection_id: &str, cut: Cut) -> Observation
         index.prompt_revision,
         "",
     );
-    let transcript = text(cut.words.iter().map(|word| word.text.trim()));
+    let transcript = text(cut.words.iter().map(|word| word.text.as_str()));
     let body = AudioSceneBody {
         index_id: index.id.clone(),
         prompt_revision: index.prompt_revision,
@@ -42,7 +42,7 @@ pub(crate) fn scene(index: &Index, collection_id: &str, cut: Cut) -> Observation
 /// Words as people write them: with spaces between, except where both neighbours belong to a script that has none.
 fn text<'a>(words: impl Iterator<Item = &'a str>) -> String {
     let mut text = String::new();
-    for word in words.filter(|word| !word.is_empty()) {
+    for word in words.map(str::trim).filter(|word| !word.is_empty()) {
         let before = text.chars().next_back();
         let joined =
             before.is_some_and(is_unspaced) && word.chars().next().is_some_and(is_unspaced);

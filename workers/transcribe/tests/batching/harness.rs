@@ -158,6 +158,20 @@ impl Platform {
             .with_context(|| format!("{index} never had {count} batches"))?
     }
 
+    /// Lets time pass, ten seconds at a time, until an index has as many batches.
+    pub async fn passes_until(&self, index: &str, count: usize) -> Result<()> {
+        let passing = async {
+            loop {
+                self.clock.set(self.clock.now_us() + 10 * SECOND_US);
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            found = self.batches(index, count) => found.map(drop),
+            () = passing => Ok(()),
+        }
+    }
+
     /// `number@start-end text` of each batch of an index, times in seconds of the epoch.
     pub async fn shown(&self, index: &str, count: usize) -> Result<Vec<String>> {
         let second = |us: i64| (us - EPOCH_US) as f64 / 1e6;

@@ -58,7 +58,7 @@ async fn a_killed_worker_loses_and_doubles_nothing() -> Result<()> {
     platform.say(40, "z").await?;
     let worker = platform.serve().await?;
     platform.waits("idx-1", 1).await?;
-    platform.clock.set(EPOCH_US + 200 * SECOND_US);
+    platform.passes_until("idx-1", 9).await?;
     let shown = platform.shown("idx-1", 9).await?;
     let said: Vec<&str> = shown
         .iter()

@@ -17,9 +17,15 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-HERE = pathlib.Path(__file__).resolve().parent
 GRAPHS = ("vision_encoder", "embed_tokens", "decoder_model_merged")
 NEW_TOKENS = 12
+# Learned from by the tokenizers: fixed, so that models made later are the same.
+TEXT = """A white car is moving fast to the left while two pedestrians are crossing the zebra. Behind them a red bus stands
+still, and a dog is running on the sidewalk. Describe the scene. Describe what is happening and detect unusual behavior. Is this
+happening in the video: someone enters the restricted area? Answer yes or no. You are provided the following series of three
+frames from a 0:00:05 [H:MM:SS] video. Frame from 00:02: The traffic is congested; vehicles have stopped. Compare the
+two images, count the people that can be seen, read the sign and say what there is. You are a helpful assistant. User: Assistant:
+Was geschieht hier? Ein Auto steht auf der Strasse. 1234567890 (one, two, three, four, five)"""
 logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.WARNING)
 
 
@@ -41,7 +47,7 @@ def dump(path, value):
 
 
 def tokenizer(special, at, digits):
-    """A byte-level BPE learned from this repository's documents; `special` tokens have the ids from `at` on.
+    """A byte-level BPE learned from a little text; `special` tokens have the ids from `at` on.
 
     Where the learned vocabulary is smaller, as it is, tokens that no text can spell fill the room below.
     """
@@ -51,8 +57,7 @@ def tokenizer(special, at, digits):
         [*split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
     )
     tok.decoder = decoders.ByteLevel()
-    documents = [HERE.parents[1] / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md")]
-    texts = [d.read_text() for d in documents] + ["Yes. No. Yes No"] * 100
+    texts = [TEXT] * 20 + ["Yes. No. Yes No"] * 100
     trainer = trainers.BpeTrainer(
         vocab_size=min(at, 2000),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),

@@ -22,10 +22,14 @@ FAMILIES = {name: family for family in (smolvlm, qwen2_vl) for name in family.SH
 
 def main():
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("name", choices=FAMILIES)
     parser.add_argument("directory", type=pathlib.Path)
-    parser.add_argument("--precisions", default="", type=lambda text: text.split(",") if text else [])
+    parser.add_argument(
+        "--precisions", default="", type=lambda text: text.split(",") if text else []
+    )
     parser.add_argument("--no-golden", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)

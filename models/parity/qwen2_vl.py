@@ -91,7 +91,9 @@ class Decoder(LlamaDecoder):
     def turns(self, position_ids):
         """Cosines and sines of every position."""
         angle = position_ids[..., None].float() * self.inv_freq
-        angle = torch.cat([part[i % 3] for i, part in enumerate(angle.split(self.sections, -1))], -1)
+        angle = torch.cat(
+            [part[i % 3] for i, part in enumerate(angle.split(self.sections, -1))], -1
+        )
         angle = torch.cat([angle, angle], -1)[:, None]
         return angle.cos(), angle.sin()
 
@@ -103,7 +105,15 @@ def make(name, out):
     tok = tokenizer(SPECIAL, first, True)
     tok.save(f"{out}/tokenizer.json")
     named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    dump(f"{out}/tokenizer_config.json", {**named, "model_max_length": 32768, "processor_class": "Qwen2VLProcessor", "tokenizer_class": "Qwen2Tokenizer"})
+    dump(
+        f"{out}/tokenizer_config.json",
+        {
+            **named,
+            "model_max_length": 32768,
+            "processor_class": "Qwen2VLProcessor",
+            "tokenizer_class": "Qwen2Tokenizer",
+        },
+    )
     dump(f"{out}/chat_template.json", {"chat_template": TEMPLATE})
     smallest, largest = shape["pixels"]
     preprocessor = {
@@ -112,7 +122,10 @@ def make(name, out):
     }  # fmt: skip
     dump(f"{out}/preprocessor_config.json", preprocessor)
     ends = [tok.token_to_id(t) for t in ("<|im_end|>", "<|endoftext|>")]
-    dump(f"{out}/generation_config.json", {"bos_token_id": ends[1], "pad_token_id": ends[1], "eos_token_id": ends})
+    dump(
+        f"{out}/generation_config.json",
+        {"bos_token_id": ends[1], "pad_token_id": ends[1], "eos_token_id": ends},
+    )
     width, layers, heads, kv, inner = shape["text"]
     vision, depth, vision_heads = shape["vision"]
     ids = {f"{n}_token_id": tok.token_to_id(f"<|{t}|>") for n, t in [("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"), ("vision_end", "vision_end")]}  # fmt: skip
@@ -122,12 +135,30 @@ def make(name, out):
         "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": shape["sections"]},
         "bos_token_id": ends[1], "eos_token_id": ends[0],
     }  # fmt: skip
-    vision_config = {"depth": depth, "embed_dim": vision, "num_heads": vision_heads, "hidden_size": width, "mlp_ratio": 4, "patch_size": 14}
+    vision_config = {
+        "depth": depth,
+        "embed_dim": vision,
+        "num_heads": vision_heads,
+        "hidden_size": width,
+        "mlp_ratio": 4,
+        "patch_size": 14,
+    }
     torch.manual_seed(0)
-    config = Qwen2VLConfig(text_config=text, vision_config=vision_config, tie_word_embeddings=False, **ids)
+    config = Qwen2VLConfig(
+        text_config=text, vision_config=vision_config, tie_word_embeddings=False, **ids
+    )
     vlm = randomise(Qwen2VLForConditionalGeneration(config))
     # As published: the text model's numbers stand at the top.
-    dump(f"{out}/config.json", {"architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl", **ids, **text, "vision_config": {**vision_config, "spatial_merge_size": 2, "model_type": "qwen2_vl"}})
+    dump(
+        f"{out}/config.json",
+        {
+            "architectures": ["Qwen2VLForConditionalGeneration"],
+            "model_type": "qwen2_vl",
+            **ids,
+            **text,
+            "vision_config": {**vision_config, "spatial_merge_size": 2, "model_type": "qwen2_vl"},
+        },
+    )
     graphs(vlm, out)
     fast = Qwen2TokenizerFast(tokenizer_object=tok, **named)
     given = {k: v for k, v in preprocessor.items() if not k.endswith(("_type", "_class"))}
@@ -148,12 +179,23 @@ def graphs(vlm, out):
         {"input_ids": tokens, "inputs_embeds": tokens},
     )  # fmt: skip
     positions = torch.arange(5, 9)[None, None].expand(3, 1, 4).contiguous()
-    decoder(Decoder(vlm), vlm.config.text_config, positions, {1: "batch_size", 2: "sequence_length"}, out)
+    decoder(
+        Decoder(vlm),
+        vlm.config.text_config,
+        positions,
+        {1: "batch_size", 2: "sequence_length"},
+        out,
+    )
 
 
 CASES = [
     ("images", [(640, 360)], 5.0, "Describe the scene"),
-    ("images", [(360, 640)] * 2, 5.0, "Is this happening in the video: a dog is running? Answer yes or no."),
+    (
+        "images",
+        [(360, 640)] * 2,
+        5.0,
+        "Is this happening in the video: a dog is running? Answer yes or no.",
+    ),
     ("images", [(320, 240), (240, 320), (64, 64)], 6.0, "What is there?"),
     ("images", [(200, 150)] * 4, 8.0, "Count 12345 things, please."),
     ("images", [(128, 72)] * 5, 10.0, "Was geschieht hier? 你好"),
@@ -171,7 +213,9 @@ def planes(values, grids, merge=2, size=14):
     for _, rows, columns in grids:
         patches = values[at : at + rows * columns]
         at += rows * columns
-        patches = patches.reshape(rows // merge, columns // merge, merge, merge, 3, 2, size, size)[:, :, :, :, :, 0]
+        patches = patches.reshape(rows // merge, columns // merge, merge, merge, 3, 2, size, size)[
+            :, :, :, :, :, 0
+        ]
         image = patches.transpose(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * size, columns * size)
         image = image * np.array(STD)[:, None, None] + np.array(MEAN)[:, None, None]
         levels.append((image * 2 - 1).ravel())
@@ -186,14 +230,21 @@ def golden(name, vlm, proc):
     for view, sizes, seconds, prompt in CASES:
         frames = [frame(i, *size) for i, size in enumerate(sizes)]
         content = [{"type": "image"}] * len(frames) + [{"type": "text", "text": prompt}]
-        text = proc.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        text = proc.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
         limit = min(largest, VIDEO_PIXELS) if view == "video" else largest
         size = {"shortest_edge": smallest, "longest_edge": limit}
         x = proc(text=text, images=frames, return_tensors="pt", images_kwargs={"size": size})
         vlm.model.rope_deltas = None
         logits = vlm(**x).logits[0, -1]
         vlm.model.rope_deltas = None
-        answer = vlm.generate(**x, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=[vlm.config.text_config.eos_token_id])
+        answer = vlm.generate(
+            **x,
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            eos_token_id=[vlm.config.text_config.eos_token_id],
+        )
         answer = answer[0, x["input_ids"].shape[1] :]
         pixels = planes(x["pixel_values"].numpy(), x["image_grid_thw"].tolist())
         made.append(

@@ -54,7 +54,9 @@ class VisionEncoder(nn.Module):
     def forward(self, pixel_values, pixel_attention_mask):
         """Image tokens of the real images, one after another."""
         x, mask = pixel_values.flatten(0, 1), pixel_attention_mask.flatten(0, 1)
-        keep = (x != 0).flatten(1).any(1).nonzero().squeeze(1)  # images that are all zero are padding
+        keep = (
+            (x != 0).flatten(1).any(1).nonzero().squeeze(1)
+        )  # images that are all zero are padding
         x, mask = x.index_select(0, keep), mask.index_select(0, keep)
         e = self.v.embeddings
         n, p = e.num_patches_per_side, e.patch_size
@@ -80,7 +82,11 @@ class VisionEncoder(nn.Module):
             h = h + layer.mlp(layer.layer_norm2(h))
         h = self.v.post_layernorm(h)
         s, g = self.scale, n // self.scale
-        h = h.view(-1, g, s, g, s * h.shape[-1]).transpose(2, 3).reshape(-1, g * g, s * s * h.shape[-1])
+        h = (
+            h.view(-1, g, s, g, s * h.shape[-1])
+            .transpose(2, 3)
+            .reshape(-1, g * g, s * s * h.shape[-1])
+        )
         return self.c.modality_projection(h)
 
 
@@ -110,7 +116,9 @@ class Decoder(nn.Module):
         total, new = attention_mask.shape[1], inputs_embeds.shape[1]
         key_at = torch.arange(total)
         query_at = key_at[total - new :]
-        seen = (key_at[None, :] <= query_at[:, None])[None, None] & (attention_mask[:, None, None, :] > 0)
+        seen = (key_at[None, :] <= query_at[:, None])[None, None] & (
+            attention_mask[:, None, None, :] > 0
+        )
         bias = torch.where(seen, 0.0, -1e9)
         cos, sin = self.turns(position_ids)
 
@@ -128,7 +136,9 @@ class Decoder(nn.Module):
             k, v = torch.cat([past[2 * i], k], 2), torch.cat([past[2 * i + 1], v], 2)
             present += [k, v]
             q = q.unflatten(1, (self.kv, self.heads // self.kv))
-            w = torch.softmax(q @ k[:, :, None].transpose(-1, -2) * self.dim**-0.5 + bias[:, None], -1)
+            w = torch.softmax(
+                q @ k[:, :, None].transpose(-1, -2) * self.dim**-0.5 + bias[:, None], -1
+            )
             h = h + a.o_proj((w @ v[:, :, None]).flatten(1, 2).transpose(1, 2).flatten(2))
             y = self.norm(layer.post_attention_layernorm, h)
             h = h + layer.mlp.down_proj(F.silu(layer.mlp.gate_proj(y)) * layer.mlp.up_proj(y))
@@ -151,11 +161,32 @@ def files(out, shape, second, tok):
     """Writes tokenizer and processor files as SmolVLM-Instruct has them."""
     tokens = (shape["tile"] // shape.get("patch", 16)) ** 2 // shape["scale"] ** 2
     tok.save(f"{out}/tokenizer.json")
-    named = {"bos_token": "<|im_start|>", "eos_token": "<end_of_utterance>", "pad_token": "<|im_end|>", "unk_token": "<|endoftext|>"}
+    named = {
+        "bos_token": "<|im_start|>",
+        "eos_token": "<end_of_utterance>",
+        "pad_token": "<|im_end|>",
+        "unk_token": "<|endoftext|>",
+    }
     kind = "SmolVLM" if second else "Idefics3"
-    dump(f"{out}/tokenizer_config.json", {**named, "additional_special_tokens": ["<fake_token_around_image>", "<image>", "<end_of_utterance>"], "model_max_length": 8192, "processor_class": f"{kind}Processor", "tokenizer_class": "GPT2Tokenizer"})
+    dump(
+        f"{out}/tokenizer_config.json",
+        {
+            **named,
+            "additional_special_tokens": [
+                "<fake_token_around_image>",
+                "<image>",
+                "<end_of_utterance>",
+            ],
+            "model_max_length": 8192,
+            "processor_class": f"{kind}Processor",
+            "tokenizer_class": "GPT2Tokenizer",
+        },
+    )
     dump(f"{out}/chat_template.json", {"chat_template": TEMPLATE})
-    dump(f"{out}/processor_config.json", {"image_seq_len": tokens, "processor_class": f"{kind}Processor"})
+    dump(
+        f"{out}/processor_config.json",
+        {"image_seq_len": tokens, "processor_class": f"{kind}Processor"},
+    )
     preprocessor = {
         "do_convert_rgb": True, "do_image_splitting": True, "do_normalize": True, "do_pad": True, "do_rescale": True, "do_resize": True,
         "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "image_processor_type": f"{kind}ImageProcessor",
@@ -163,9 +194,17 @@ def files(out, shape, second, tok):
         "rescale_factor": 1 / 255, "size": {"longest_edge": shape["edge"]},
     }  # fmt: skip
     if second:
-        preprocessor["video_sampling"] = {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": shape["video"]}}
+        preprocessor["video_sampling"] = {
+            "fps": 1,
+            "max_frames": 64,
+            "video_size": {"longest_edge": shape["video"]},
+        }
     dump(f"{out}/preprocessor_config.json", preprocessor)
-    ids = {key.replace("_token", "_token_id"): tok.token_to_id(t) for key, t in named.items() if key != "unk_token"}
+    ids = {
+        key.replace("_token", "_token_id"): tok.token_to_id(t)
+        for key, t in named.items()
+        if key != "unk_token"
+    }
     dump(f"{out}/generation_config.json", ids)
     return tokens, named, ids, preprocessor
 
@@ -255,7 +294,9 @@ def processor(tok, named, tokens, preprocessor, second):
     fast = GPT2TokenizerFast(tokenizer_object=tok, **named)
     given = {k: v for k, v in preprocessor.items() if not k.endswith(("_type", "_class"))}
     if not second:
-        return Idefics3Processor(Idefics3ImageProcessorPil(**given), fast, image_seq_len=tokens, chat_template=TEMPLATE)
+        return Idefics3Processor(
+            Idefics3ImageProcessorPil(**given), fast, image_seq_len=tokens, chat_template=TEMPLATE
+        )
     video = SmolVLMVideoProcessor(**given)
     images = SmolVLMImageProcessorPil(**given)
     return SmolVLMProcessor(images, fast, video, image_seq_len=tokens, chat_template=TEMPLATE)
@@ -264,7 +305,12 @@ def processor(tok, named, tokens, preprocessor, second):
 # view, (width, height) of each frame, seconds, prompt
 CASES = [
     ("images", [(640, 360)], 5.0, "Describe the scene"),
-    ("images", [(360, 640)] * 2, 5.0, "Is this happening in the video: a dog is running? Answer yes or no."),
+    (
+        "images",
+        [(360, 640)] * 2,
+        5.0,
+        "Is this happening in the video: a dog is running? Answer yes or no.",
+    ),
     ("images", [(320, 240), (240, 320), (64, 64)], 6.0, "What is there?"),
     ("images", [(200, 150)] * 4, 8.0, "Count 12345 things, please."),
     ("images", [(128, 72)] * 5, 10.0, "Was geschieht hier? 你好"),
@@ -278,7 +324,12 @@ VIDEO_CASES = [
     ("video", [(640, 360)], 5.0, "Describe the scene"),
     ("video", [(640, 360)] * 2, 130.0, "Describe the scene"),
     ("video", [(360, 640)] * 3, 2.0, "What is there?"),
-    ("video", [(320, 240)] * 4, 10.0, "Is this happening in the video: a dog is running? Answer yes or no."),
+    (
+        "video",
+        [(320, 240)] * 4,
+        10.0,
+        "Is this happening in the video: a dog is running? Answer yes or no.",
+    ),
     ("video", [(123, 77)] * 5, 3725.0, "Was geschieht hier? 你好"),
 ]
 
@@ -293,21 +344,41 @@ def inputs(proc, view, frames, seconds, prompt):
     words = {"type": "text", "text": prompt}
     if view != "video":
         content = [{"type": "image"}] * len(frames) + [words]
-        text = proc.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        return proc(text=text, images=[frames], return_tensors="pt", do_image_splitting=view == "tiles")
+        text = proc.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        return proc(
+            text=text, images=[frames], return_tensors="pt", do_image_splitting=view == "tiles"
+        )
     # Frames spread evenly over a video of so many seconds: the metadata that a decoder would have given.
     message = {"role": "user", "content": [{"type": "video"}, words]}
     text = proc.apply_chat_template([message], add_generation_prompt=True)
     fps = 1000.0
     taken = [int(round(seconds * fps * i / len(frames))) for i in range(len(frames))]
-    metadata = {"fps": fps, "duration": seconds, "total_num_frames": int(seconds * fps), "frames_indices": taken}
+    metadata = {
+        "fps": fps,
+        "duration": seconds,
+        "total_num_frames": int(seconds * fps),
+        "frames_indices": taken,
+    }
     video = torch.from_numpy(np.stack([np.asarray(f).transpose(2, 0, 1) for f in frames]))
-    made = proc(text=text, videos=[video], video_metadata=[metadata], return_tensors="pt", do_sample_frames=False)
+    made = proc(
+        text=text,
+        videos=[video],
+        video_metadata=[metadata],
+        return_tensors="pt",
+        do_sample_frames=False,
+    )
     # The video processor's steps with Pillow's filter (torchvision has no Lanczos): to the video's edge, then to the tile.
     made["pixel_values"] = proc.image_processor(
-        [frames], size={"longest_edge": proc.video_processor.size["longest_edge"]}, do_image_splitting=False, return_tensors="pt"
+        [frames],
+        size={"longest_edge": proc.video_processor.size["longest_edge"]},
+        do_image_splitting=False,
+        return_tensors="pt",
     )["pixel_values"]
-    made["pixel_attention_mask"] = torch.ones(made["pixel_values"].shape[:2] + made["pixel_values"].shape[3:], dtype=torch.long)
+    made["pixel_attention_mask"] = torch.ones(
+        made["pixel_values"].shape[:2] + made["pixel_values"].shape[3:], dtype=torch.long
+    )
     return made
 
 
@@ -318,9 +389,13 @@ def golden(name, vlm, proc):
     for view, sizes, seconds, prompt in cases(name):
         frames = [frame(i, *size) for i, size in enumerate(sizes)]
         x = inputs(proc, view, frames, seconds, prompt)
-        fed = {k: x[k] for k in ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask")}
+        fed = {
+            k: x[k] for k in ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask")
+        }
         logits = vlm(**fed).logits[0, -1]
-        answer = vlm.generate(**fed, max_new_tokens=NEW_TOKENS, do_sample=False)[0, fed["input_ids"].shape[1] :]
+        answer = vlm.generate(**fed, max_new_tokens=NEW_TOKENS, do_sample=False)[
+            0, fed["input_ids"].shape[1] :
+        ]
         made.append(
             {
                 "view": view, "sizes": sizes, "seconds": seconds, "prompt": prompt,

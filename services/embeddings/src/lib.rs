@@ -12,6 +12,7 @@ mod known;
 mod metrics;
 mod model;
 mod point;
+mod queries;
 mod records;
 mod similarity;
 
@@ -34,6 +35,7 @@ use tokio::time::interval;
 
 use metrics::EmbeddingsMetrics;
 use model::Model;
+use queries::Queries;
 
 /// The parts that readiness waits for.
 const BUS: &str = "bus";
@@ -102,6 +104,7 @@ struct Shared {
     metrics: EmbeddingsMetrics,
     readiness: Readiness,
     model: Model,
+    queries: Queries,
     store: Arc<dyn VectorStore>,
     /// Held for reading from looking whether something exists until it is stored, for writing while it is deleted.
     storing: RwLock<()>,
@@ -125,6 +128,7 @@ pub async fn serve(
         clock: deps.clock,
         readiness: deps.readiness,
         model: Model::new(deps.embedder),
+        queries: Queries::default(),
         store: deps.store,
         storing: RwLock::new(()),
     });

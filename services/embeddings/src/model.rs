@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sightline_inference::{Embedder, InferenceError};
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::{JoinError, spawn_blocking};
 
 /// Texts of one turn: some 50 ms on one core with all-MiniLM-L6-v2.
@@ -36,6 +36,16 @@ impl Model {
         }
     }
 
+    /// The right to use the embedder; handed on in the order of asking. It is held while the model works, whoever still waits.
+    pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
+    }
+
+    /// The embedder, for whoever has the turn.
+    pub(crate) fn embedder(&self) -> Arc<dyn Embedder> {
+        Arc::clone(&self.embedder)
+    }
+
     /// The model's revision.
     pub(crate) fn revision(&self) -> &str {
         self.embedder.revision()
@@ -45,9 +55,8 @@ impl Model {
     pub(crate) async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, EmbedError> {
         let mut vectors = Vec::with_capacity(texts.len());
         for some in texts.chunks(TURN) {
-            // Tokio's lock is handed on in the order of asking. It is held while the model works, whoever still waits.
-            let turn = Arc::clone(&self.turn).lock_owned().await;
-            let (embedder, some) = (Arc::clone(&self.embedder), some.to_vec());
+            let turn = self.turn().await;
+            let (embedder, some) = (self.embedder(), some.to_vec());
             let embedding = spawn_blocking(move || {
                 let _turn = turn;
                 embedder.embed(&some)

@@ -176,13 +176,11 @@ impl Records {
 
     async fn vector(&self, query: String) -> Result<Vec<f32>, Status> {
         let started = Instant::now();
-        let embedded = self.0.model.embed(&[query]).await;
-        match embedded.map(|mut vectors| vectors.pop()) {
-            Ok(Some(vector)) => {
+        match self.0.queries.embed(&self.0.model, query).await {
+            Ok(vector) => {
                 self.0.metrics.embedded("query", started.elapsed());
-                Ok(vector)
+                Ok(vector.to_vec())
             }
-            Ok(None) => Err(Status::internal("the embedding model gave no vector")),
             Err(error) => {
                 tracing::warn!(error = chain(&error), "a query could not be embedded");
                 let message = "the embedding model could not read the query; try again shortly";

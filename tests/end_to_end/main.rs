@@ -1,8 +1,8 @@
 //! The product's promise, told as users' stories on the real binary: real nats-server, real decoder, real models.
 
 mod bad_input;
-mod console;
 mod clients;
+mod console;
 mod demo;
 mod kill;
 mod playback;

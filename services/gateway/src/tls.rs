@@ -203,12 +203,13 @@ const KEY: &str = "private key: it has to be PEM, with -----BEGIN PRIVATE KEY---
 fn unread(path: &Path, option: &'static str, what: &'static str, source: pem::Error) -> TlsError {
     let path = path.to_owned();
     match source {
-        pem::Error::NoItemsFound => TlsError::Empty { path, what },
-        source => TlsError::Read {
+        source @ pem::Error::Io(_) => TlsError::Read {
             path,
             option,
             source,
         },
+        // Damaged or something else altogether: what it has to be says more than where it stopped being that.
+        _ => TlsError::Empty { path, what },
     }
 }
 

@@ -54,6 +54,7 @@ fn event(label: &str) -> EventRecord {
             label: label.to_owned(),
             ..Event::default()
         }),
+        ..EventRecord::default()
     }
 }
 

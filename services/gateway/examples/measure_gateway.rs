@@ -23,6 +23,8 @@ const OPENING: usize = 50;
 const CALLERS: usize = 8;
 /// Searches that are sent at once.
 const SEARCHERS: usize = 100;
+/// Queries that people ask again and again: dashboards, and pages that many look at.
+const KNOWN: usize = 20;
 /// The longest wait for the first scenes.
 const LONG: Duration = Duration::from_secs(120);
 /// Clock ticks of /proc a second.
@@ -188,7 +190,8 @@ async fn calls(url: &str, key: &str, clip: &str, seconds: u64, rounds: usize) ->
     let list = list.await?;
     let search = rate(url, key, seconds, async |client, n| search(client, n).await);
     let search = search.await?;
-    let together = together(url, key, rounds).await?;
+    let new = together(url, key, rounds, |n| n).await?;
+    let known = together(url, key, rounds, |n| n % KNOWN).await?;
     let request = v1::GetRtStreamRequest { rtstream_id };
     let stream = client.streams.get_rt_stream(request).await?.into_inner();
     let state = stream.rtstream.context("a stream")?.state();
@@ -196,7 +199,7 @@ async fn calls(url: &str, key: &str, clip: &str, seconds: u64, rounds: usize) ->
         state == v1::rt_stream::State::Active,
         "the clip was over before the measuring was: {state:?}; measure for shorter"
     );
-    Ok(json!({"get": get, "list": list, "search": search, "together": together}))
+    Ok(json!({"get": get, "list": list, "search": search, "new_together": new, "together": known}))
 }
 
 /// Plays the clip in real time as the demo does, and waits for its first scene.
@@ -294,8 +297,13 @@ async fn rate(
     Ok(figures)
 }
 
-/// Searches from many callers at the same moment, in several rounds.
-async fn together(url: &str, key: &str, rounds: usize) -> Result<Value> {
+/// Searches from many callers at the same moment, in several rounds; `query` gives the number of what the nth call asks.
+async fn together(
+    url: &str,
+    key: &str,
+    rounds: usize,
+    query: impl Fn(usize) -> usize + Copy,
+) -> Result<Value> {
     let mut clients = open(SEARCHERS, || async { Ok(Client::connect(url, key).await?) }).await?;
     let (mut took, mut errors) = (Vec::new(), 0);
     for round in 0..rounds {
@@ -304,7 +312,7 @@ async fn together(url: &str, key: &str, rounds: usize) -> Result<Value> {
             .enumerate()
             .map(|(n, client)| async move {
                 let started = Instant::now();
-                let found = search(client, 1_000_000 + round * SEARCHERS + n).await;
+                let found = search(client, 1_000_000 + query(round * SEARCHERS + n)).await;
                 (started.elapsed(), found)
             });
         for (elapsed, found) in futures::future::join_all(searching).await {

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use sightline_proto::client::Client;
 use sightline_proto::time::micros;
 use sightline_proto::v1;
+use sightline_testkit::until;
 use tokio::process::Command;
 
 /// By how much a recording may miss the ends of what it is of, in microseconds.
@@ -135,16 +136,20 @@ pub async fn recorded_whole(client: &mut Client, rtstream_id: &str, file: &Path)
     let epoch = stream.and_then(|s| s.epoch).context("media arrived")?;
     let file = file.to_str().context("a name")?;
     let (from, to) = probed(file).await?;
-    let (stretches, _) = recorded(client, rtstream_id).await?;
-    let [(start_us, end_us)] = stretches[..] else {
-        bail!("recorded in pieces: {stretches:?}");
-    };
     let near =
         |us: i64, seconds: f64| (us - micros(&epoch) - (seconds * 1e6) as i64).abs() <= EDGE_US;
-    ensure!(
-        near(start_us, from) && near(end_us, to),
-        "{start_us} to {end_us} is not {from} to {to} s after {epoch:?}"
-    );
+    // What is stored is known a second later.
+    let whole = format!("one stretch from {from} to {to} s after {epoch:?} to be recorded");
+    let (start_us, end_us) = until(&whole, async || {
+        let (stretches, _) = recorded(client, rtstream_id).await?;
+        Ok(match stretches[..] {
+            [(start_us, end_us)] if near(start_us, from) && near(end_us, to) => {
+                Some((start_us, end_us))
+            }
+            _ => None,
+        })
+    })
+    .await?;
     let links = links(client, rtstream_id, start_us, Some(end_us), None).await?;
     let (first, last) = probed(&links.stream_url).await?;
     ensure!(

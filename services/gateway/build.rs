@@ -28,12 +28,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // This folder is always there, so that cargo notices when the page comes and goes.
     println!("cargo:rerun-if-changed=../../console/dist");
     println!("cargo:rerun-if-changed=build.rs");
-    // Absolute, for `include_bytes!`.
-    let dist = std::path::absolute("../../console/dist")?;
+    // Below the manifest as rustc sees it: checkouts in several places may share what is built.
     let mut source = "&[".to_owned();
-    for (name, path) in files(&dist)? {
+    for (name, path) in files(Path::new("../../console/dist"))? {
         let path = path.to_str().ok_or("a path in UTF-8")?;
-        writeln!(source, "({name:?}, include_bytes!({path:?})),")?;
+        writeln!(
+            source,
+            "({name:?}, include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/\", {path:?}))),"
+        )?;
     }
     source.push(']');
     std::fs::write(out.join("console_files.rs"), source)?;

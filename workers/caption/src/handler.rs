@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::future::try_join_all;
 use sightline_bus::{ObservationKind, Outgoing, Received, Refusal, Subject};
 use sightline_inference::InferenceError;
-use sightline_proto::internal::{FrameWindow, Observation, RunRecord, Sampling};
+use sightline_proto::internal::{FrameWindow, Observation, Sampling};
 use sightline_service::{chain, failpoint};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinError, spawn_blocking};
@@ -40,12 +40,6 @@ impl Handler {
             config,
             deps,
         }
-    }
-
-    /// Whether a worker that has lost its lease sampled the window.
-    fn is_stale(&self, window: &FrameWindow) -> bool {
-        let run = self.deps.catalog.get::<RunRecord>(&window.rtstream_id);
-        run.is_some_and(|run| window.generation < run.value.generation)
     }
 
     /// Looks at the window, publishes the verdicts and returns the scenes.
@@ -150,16 +144,6 @@ impl sightline_bus::Handler<FrameWindow> for Handler {
         let window = &received.message;
         let now = self.deps.clock.now_us();
         self.metrics.lasted(Stage::Wait, window.captured_us, now);
-        if self.is_stale(window) {
-            tracing::debug!(
-                rtstream = window.rtstream_id,
-                window = window.window,
-                generation = window.generation,
-                "window of an older lease is left out"
-            );
-            self.metrics.ended(Outcome::Stale);
-            return Ok(Vec::new());
-        }
         let sampling = window.sampling.as_ref().ok_or_else(|| Refusal::Reject {
             reason: "the window has no sampling".to_owned(),
         })?;

@@ -31,8 +31,6 @@ pub(crate) enum Outcome {
     Described,
     /// Nobody asks about it any more.
     Unwanted,
-    /// A worker that has lost its lease sampled it.
-    Stale,
     /// It could not be looked at.
     Failed,
 }
@@ -90,7 +88,6 @@ impl CaptionMetrics {
         let outcome = match outcome {
             Outcome::Described => "described",
             Outcome::Unwanted => "unwanted",
-            Outcome::Stale => "stale",
             Outcome::Failed => "failed",
         };
         self.windows.get_or_create(&[("outcome", outcome)]).inc();

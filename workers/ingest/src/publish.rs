@@ -89,7 +89,9 @@ pub(crate) async fn utterance(
             rtstream: rtstream_id.to_owned(),
         };
         failpoint::hit("ingest.before_utterance");
-        publish(shared, &subject, &chunk.id, &chunk).await;
+        // One that is refused because of its generation must not keep the bus from taking it again.
+        let id = format!("{}.{}", chunk.id, chunk.generation);
+        publish(shared, &subject, &id, &chunk).await;
         failpoint::hit("ingest.after_utterance");
         shared.metrics.utterances.inc();
     }

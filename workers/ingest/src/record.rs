@@ -76,7 +76,9 @@ impl RunState {
         if !same_start {
             state.run = RunRecord::default();
         }
+        state.skip_heard().await?;
         let run = &mut state.run;
+        run.taken_over_us = run.audio_done_us;
         run.generation = before.map_or(0, |run| run.generation) + 1;
         run.holder.clone_from(&shared.config.worker);
         run.start_count = stream.start_count;
@@ -87,7 +89,6 @@ impl RunState {
             None => catalog.create(rtstream_id, run).await,
         };
         state.revision = written.map_err(fenced)?;
-        state.skip_heard().await?;
         state.count(Some(State::Connecting));
         Ok(Some(state))
     }
@@ -103,7 +104,8 @@ impl RunState {
     }
 
     /// A crash may have come between an utterance and the note that it is out; cut a second time it might start a sample
-    /// later, under another id. So the bus is asked for the last one that it took.
+    /// later, under another id. So the bus is asked for the last one that it took. What an older holder publishes after that is
+    /// refused, and heard again.
     async fn skip_heard(&mut self) -> Result<(), RecordError> {
         let (bus, id) = (&self.shared.bus, &self.rtstream_id);
         let waiting = Subject::Audio {

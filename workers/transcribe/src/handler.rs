@@ -40,10 +40,15 @@ impl Handler {
         }
     }
 
-    /// Whether a worker that has lost its lease cut the utterance.
+    /// Whether a worker cut the utterance after it had lost its lease: the next one cuts it again, perhaps a sample later.
     fn is_stale(&self, chunk: &AudioChunk) -> bool {
         let run = self.deps.catalog.get::<RunRecord>(&chunk.rtstream_id);
-        run.is_some_and(|run| chunk.generation < run.value.generation)
+        run.is_some_and(|run| {
+            let run = &run.value;
+            chunk.generation < run.generation
+                && chunk.epoch_us == run.epoch_us
+                && chunk.start_us >= run.taken_over_us
+        })
     }
 
     /// Whether transcription was stopped at once since this was heard.

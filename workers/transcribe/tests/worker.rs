@@ -312,22 +312,34 @@ async fn a_worker_that_dies_loses_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn utterances_of_an_older_lease_are_left_out() -> Result<()> {
+async fn what_an_older_lease_heard_after_it_was_lost_is_left_out() -> Result<()> {
     let platform = Platform::start().await?;
     let run = RunRecord {
         generation: 2,
+        epoch_us: EPOCH_US,
+        taken_over_us: EPOCH_US + 10_000_000,
         ..RunRecord::default()
     };
     platform.catalog.create(STREAM, &run).await?;
+    // Heard before the lease was lost, after it, and again by who has it now.
     platform
         .publish(&chunk(EPOCH_US, example("ex1.wav")?))
         .await?;
-    let mut current = chunk(EPOCH_US + 10_000_000, example("ex2.wav")?);
+    platform
+        .publish(&chunk(EPOCH_US + 10_000_000, example("ex2.wav")?))
+        .await?;
+    let mut current = chunk(EPOCH_US + 10_000_100, example("ex2.wav")?);
     current.generation = 2;
     platform.publish(&current).await?;
-    let found = platform.transcripts(1).await?;
-    assert_eq!(found.len(), 1);
-    assert_eq!(transcript(&found[0])?.text, "The ambulance left at noon.");
+    let found = platform.transcripts(2).await?;
+    let texts = found.iter().map(|found| Ok(transcript(found)?.text.clone()));
+    assert_eq!(
+        texts.collect::<Result<Vec<_>>>()?,
+        [
+            "The train is eleven minutes late.",
+            "The ambulance left at noon."
+        ]
+    );
     platform
         .counted("sightline_transcribe_utterances_total{outcome=\"stale\"} 1")
         .await?;

@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "rtstream",
         "index",
         "event",
+        "endpoint",
         "watch",
         "collection",
         "recording",

@@ -80,7 +80,7 @@ pub async fn alerts(args: AlertsArgs) -> Result<ExitCode> {
     let links = recordings::links(&args.links, GATEWAY, false, &seal);
     let base = base("alerts", &args.role).await?;
     announce("alerts", None);
-    done(roles::alerts(base, policy(args.egress), links).await)
+    done(roles::alerts(base, policy(args.egress), links, seal).await)
 }
 
 /// Reading, sampling and cutting.

@@ -94,6 +94,7 @@ impl Platform {
             listener,
         };
         let admin_address = admin_listener.local_addr()?;
+        let key = seal.clone();
         let ingest = IngestOptions {
             capacity: roles::STREAMS,
             media_root: options.media_root,
@@ -122,7 +123,7 @@ impl Platform {
             )
         });
         let (b, egress) = (base.clone(), options.egress);
-        roles.spawn(async move { ("alerts", roles::alerts(b, egress, links).await) });
+        roles.spawn(async move { ("alerts", roles::alerts(b, egress, links, key).await) });
         let b = base.clone();
         roles.spawn(async move { ("ingest", roles::ingest(b, ingest).await) });
         let (b, m) = (base.clone(), models.clone());

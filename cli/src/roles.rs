@@ -199,13 +199,14 @@ pub async fn embeddings(
 ///
 /// # Errors
 /// When a partition can't be evaluated.
-pub async fn alerts(base: Base, egress: Policy, links: Links) -> Result<()> {
+pub async fn alerts(base: Base, egress: Policy, links: Links, seal: SealKey) -> Result<()> {
     let deps = sightline_alerts::Deps {
         bus: base.bus,
         catalog: base.catalog,
         clock: base.clock,
         metrics: base.metrics,
         egress: Egress::new(egress, Timeouts::default()),
+        seal,
     };
     let config = sightline_alerts::Config::new(links);
     Ok(sightline_alerts::serve(config, deps, base.shutdown).await?)

@@ -9,6 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use crate::v1::collection_service_client::CollectionServiceClient;
+use crate::v1::endpoint_service_client::EndpointServiceClient;
 use crate::v1::event_service_client::EventServiceClient;
 use crate::v1::index_service_client::IndexServiceClient;
 use crate::v1::key_service_client::KeyServiceClient;
@@ -36,6 +37,8 @@ pub struct Client {
     pub indexes: IndexServiceClient<Authorized>,
     /// Events, alerts, firings and deliveries.
     pub events: EventServiceClient<Authorized>,
+    /// Receivers of webhooks.
+    pub endpoints: EndpointServiceClient<Authorized>,
     /// Recordings: links that play them, and exports.
     pub recordings: RecordingServiceClient<Authorized>,
     /// API keys, for operators.
@@ -92,6 +95,7 @@ impl Client {
             streams: RtStreamServiceClient::new(channel.clone()),
             indexes: IndexServiceClient::new(channel.clone()),
             events: EventServiceClient::new(channel.clone()),
+            endpoints: EndpointServiceClient::new(channel.clone()),
             recordings: RecordingServiceClient::new(channel.clone()),
             keys: KeyServiceClient::new(channel.clone()),
             watch: WatchServiceClient::new(channel),

@@ -27,6 +27,8 @@ pub enum Kind {
     Export,
     /// `key-…`
     Key,
+    /// `ep-…`; not random: see [`endpoint_id`].
+    Endpoint,
     /// `ws-…`
     Connection,
 }
@@ -42,6 +44,7 @@ impl Kind {
             Kind::Collection => "c-",
             Kind::Export => "exp-",
             Kind::Key => "key-",
+            Kind::Endpoint => "ep-",
             Kind::Connection => "ws-",
         }
     }
@@ -119,9 +122,11 @@ pub fn export_id(rtstream: &str, start_us: i64, end_us: i64, name: &str) -> Stri
     format!("{}{derived}", Kind::Export.prefix())
 }
 
-/// The id of a webhook receiver: alerts that post to one URL share one endpoint.
-pub fn endpoint_id(url: &str) -> String {
-    derive(&["endpoint", url])
+/// The id of a webhook receiver: a tenant's alerts that post to one URL share one endpoint. No tenant is "default".
+pub fn endpoint_id(tenant: &str, url: &str) -> String {
+    let tenant = if tenant.is_empty() { "default" } else { tenant };
+    let derived = derive(&["endpoint", tenant, url]);
+    format!("{}{derived}", Kind::Endpoint.prefix())
 }
 
 /// A sampling as one token of a subject: `<window_us>x<frames>`.
@@ -155,14 +160,14 @@ mod tests {
             window_id("rts-1", 10, &sampling, 3),
             chunk_id("rts-1", 10, 20),
             firing_id("alr-1", 10, 20),
-            endpoint_id("http://127.0.0.1/hook"),
+            endpoint_id("default", "http://127.0.0.1/hook"),
         ];
         let expected = [
             "25de0743-cfe9-5c18-972b-dfd40e80ee95",
             "bb28f277-5db2-5693-9bf3-268754123c54",
             "33db2ad2-b7d2-585a-9902-e6609e3333e0",
             "cae86562-996a-55cf-bf10-2c57de9219db",
-            "91f4166b-99ed-5fb4-bc73-da86a88645c1",
+            "ep-c7e1e35f-e760-5607-97ed-59c144b29886",
         ];
         assert_eq!(ids, expected);
     }

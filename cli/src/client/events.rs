@@ -6,7 +6,8 @@ use sightline_proto::v1;
 
 use super::args::{AlertCommand, EventCommand, Limit};
 use super::call::{answer, ask, given};
-use super::output::Output;
+use super::moment::Moment;
+use super::output::{Output, line};
 
 /// The longest label that the API takes, in characters.
 const LABEL: usize = 100;
@@ -83,6 +84,21 @@ pub async fn alerts(client: Client, command: AlertCommand, out: &Output) -> Resu
         }
         AlertCommand::Firings { alert, limit } => firings(client, alert, limit, out).await,
         AlertCommand::Deliveries { alert, limit } => deliveries(client, alert, limit, out).await,
+        AlertCommand::Redeliver {
+            alert,
+            firing,
+            from,
+            to,
+        } => {
+            let time = |moment: Moment| moment.timestamp(out.view.now_us);
+            let request = v1::RedeliverRequest {
+                alert_id: alert,
+                firing_id: firing.unwrap_or_default(),
+                start_time: from.map(time),
+                end_time: to.map(time),
+            };
+            redeliver(client, request, out).await
+        }
         other => change(client, other, out).await,
     }
 }
@@ -141,6 +157,7 @@ async fn change(mut client: Client, command: AlertCommand, out: &Output) -> Resu
         }
         AlertCommand::List { .. }
         | AlertCommand::Firings { .. }
+        | AlertCommand::Redeliver { .. }
         | AlertCommand::Deliveries { .. } => None,
     };
     out.one(&given(alert)?)
@@ -188,4 +205,15 @@ async fn deliveries(mut client: Client, alert: String, limit: Limit, out: &Outpu
         Ok((page.deliveries, page.next_page_token))
     })
     .await
+}
+
+async fn redeliver(mut client: Client, request: v1::RedeliverRequest, out: &Output) -> Result<()> {
+    let answered = answer(client.events.redeliver(ask(request))).await?;
+    if out.json {
+        return out.line(&line(&answered)?);
+    }
+    out.line(&format!(
+        "{} firings are delivered once more",
+        answered.count
+    ))
 }

@@ -3,6 +3,7 @@
 pub mod args;
 mod call;
 mod collections;
+mod endpoints;
 mod events;
 mod indexes;
 mod keys;
@@ -50,6 +51,7 @@ async fn dispatch(command: ClientCommand, out: &Output) -> Result<()> {
         ClientCommand::Search(args) => indexes::search(client, args, out).await,
         ClientCommand::Event(on) => events::run(client, on.command, out).await,
         ClientCommand::Alert(on) => events::alerts(client, on.command, out).await,
+        ClientCommand::Endpoint(on) => endpoints::run(client, on.command, out).await,
         ClientCommand::Watch(args) => watch::run(client, args, out).await,
         ClientCommand::Collection(on) => collections::run(client, on.command, out).await,
         ClientCommand::Keys(on) => keys::run(client, on.command, out).await,

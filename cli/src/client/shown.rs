@@ -3,7 +3,7 @@
 use sightline_proto::v1::audio_batching::Batch;
 use sightline_proto::v1::watch_response::Message;
 use sightline_proto::v1::{
-    Alert, Collection, Delivery, Event, Firing, Index, Key, RtStream, Scene, SearchHit,
+    Alert, Collection, Delivery, Endpoint, Event, Firing, Index, Key, RtStream, Scene, SearchHit,
     TranscriptSegment, WatchResponse, index,
 };
 
@@ -222,8 +222,9 @@ impl Shown for Firing {
 }
 
 impl Shown for Delivery {
-    const COLUMNS: &'static [&'static str] =
-        &["TIME", "FIRING", "ATTEMPT", "STATUS", "AFTER", "ERROR"];
+    const COLUMNS: &'static [&'static str] = &[
+        "TIME", "FIRING", "ATTEMPT", "STATUS", "AFTER", "NEXT", "ERROR",
+    ];
 
     fn row(&self, view: &View) -> Vec<String> {
         let answered = self.status_code != 0;
@@ -237,13 +238,34 @@ impl Shown for Delivery {
             } else {
                 "none".to_owned()
             },
-            if delivered {
+            if delivered && !self.redelivery {
                 format!("{:.0} ms", self.decision_to_2xx_ms)
             } else {
                 String::new()
             },
+            next(self, view),
             self.error.clone(),
         ]
+    }
+}
+
+impl Shown for Endpoint {
+    const COLUMNS: &'static [&'static str] = &["ID", "STATE", "CREATED", "POSTS TO", "WHY"];
+
+    fn row(&self, view: &View) -> Vec<String> {
+        vec![
+            self.id.clone(),
+            word(self.state().as_str_name(), "STATE_"),
+            view.age(self.create_time.as_ref()),
+            self.url.clone(),
+            self.detail.clone(),
+        ]
+    }
+
+    fn further(&self, view: &View) -> Vec<(&'static str, String)> {
+        let until = self.old_expire_time.as_ref();
+        let until = until.map_or_else(String::new, |time| view.time(Some(time)));
+        vec![("old secret until", until)]
     }
 }
 
@@ -275,6 +297,15 @@ impl Shown for Key {
     }
 }
 
+/// What becomes of a delivery; servers of before endpoints do not say.
+fn next(delivery: &Delivery, view: &View) -> String {
+    match &delivery.retry_time {
+        Some(time) => format!("again at {}", view.time(Some(time))),
+        None if delivery.outcome == 0 => String::new(),
+        None => word(delivery.outcome().as_str_name(), "OUTCOME_"),
+    }
+}
+
 /// The stream that a message of Watch is about.
 pub fn stream_of(message: &WatchResponse) -> Option<&str> {
     Some(match message.message.as_ref()? {
@@ -282,6 +313,7 @@ pub fn stream_of(message: &WatchResponse) -> Option<&str> {
         Message::Scene(scene) | Message::AudioScene(scene) => &scene.rtstream_id,
         Message::Alert(firing) => &firing.rtstream_id,
         Message::StreamStatus(status) => &status.rtstream_id,
+        Message::Verdict(verdict) => &verdict.rtstream_id,
         Message::Lagged(_) | Message::Ready(_) => return None,
     })
 }
@@ -296,6 +328,10 @@ pub fn happened(message: &WatchResponse, stream: &str, view: &View) -> Option<St
             let (label, sure) = (&firing.label, percent(firing.confidence));
             let text = format!("{label} ({sure}): {}", firing.explanation);
             (&firing.start_time, "ALERT", text)
+        }
+        Message::Verdict(verdict) => {
+            let (event, sure) = (&verdict.event_id, percent(verdict.probability));
+            (&verdict.start_time, "verdict", format!("{event} {sure}"))
         }
         Message::StreamStatus(status) => {
             let state = word(status.state().as_str_name(), "STATE_");

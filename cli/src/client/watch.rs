@@ -149,5 +149,6 @@ fn kind(kind: WatchKind) -> Kind {
         WatchKind::AudioScene => Kind::AudioIndex,
         WatchKind::Alert => Kind::Alert,
         WatchKind::Status => Kind::StreamStatus,
+        WatchKind::Verdict => Kind::Verdict,
     }
 }

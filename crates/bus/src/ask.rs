@@ -27,6 +27,10 @@ const PATIENCE: &str = "Sightline-Patience-Ms";
 pub enum Ask {
     /// A picture of a moment of a recording, of an ingest worker.
     Thumbnail,
+    /// A sample posted to a webhook's endpoint, of an alerts service.
+    EndpointTest,
+    /// Firings delivered once more, of an alerts service.
+    Redelivery,
 }
 
 impl Ask {
@@ -34,6 +38,8 @@ impl Ask {
     fn subject(self) -> &'static str {
         match self {
             Ask::Thumbnail => "ask.thumbnail",
+            Ask::EndpointTest => "ask.endpoint_test",
+            Ask::Redelivery => "ask.redelivery",
         }
     }
 }

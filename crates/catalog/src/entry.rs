@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::{DecodeError, Message};
 use sightline_proto::internal::{
-    AlertRecord, BatchingRecord, CollectionRecord, DeletionRecord, EvaluationRecord, EventRecord,
-    ExportRecord, IndexRecord, KeyRecord, RequestRecord, RtStreamRecord, RunRecord,
-    SubscriptionRecord, UpkeepRecord,
+    AlertRecord, BatchingRecord, CollectionRecord, DeletionRecord, EndpointRecord,
+    EvaluationRecord, EventRecord, ExportRecord, IndexRecord, KeyRecord, RequestRecord,
+    RtStreamRecord, RunRecord, SubscriptionRecord, UpkeepRecord,
 };
 
 use crate::error::CatalogError;
@@ -52,6 +52,7 @@ kinds! {
     "subscription" => SubscriptionRecord,
     "batching" => BatchingRecord,
     "deletion" => DeletionRecord,
+    "endpoint" => EndpointRecord,
 }
 
 /// The key of a record.

@@ -4,6 +4,7 @@
 //! compare-and-set, so that of two writers at the same moment one has to look again. The view trails the server by
 //! milliseconds (and by an outage while there is one), but never one's own writes.
 
+pub mod endpoints;
 mod entry;
 mod error;
 mod follow;

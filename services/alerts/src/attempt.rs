@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sightline_catalog::seal::SealError;
 use sightline_egress::{EgressError, Response};
 use sightline_service::chain;
 
@@ -48,6 +49,31 @@ impl Outcome {
             error: "given up: the alert was deleted".to_owned(),
             then: Then::Drop,
         }
+    }
+
+    /// It is not sent: the receiver wanted nothing more.
+    pub(crate) fn disabled(why: &str) -> Self {
+        Self {
+            label: "disabled",
+            status: 0,
+            error: format!("not sent, the endpoint is disabled: {why}"),
+            then: Then::GiveUp,
+        }
+    }
+
+    /// It can't be signed.
+    pub(crate) fn unsigned(error: &SealError) -> Self {
+        Self {
+            label: "unsigned",
+            status: 0,
+            error: format!("not sent, it cannot be signed: {}", chain(error)),
+            then: Then::Retry { asked: None },
+        }
+    }
+
+    /// Whether the receiver wants nothing more, ever.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.status == 410
     }
 
     fn answered(response: &Response) -> Self {

@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use sightline_bus::{
     Bus, BusError, Handler, Outgoing, Received, Refusal, StreamName, Subject, Work, work,
 };
-use sightline_catalog::Catalog;
+use sightline_catalog::{Catalog, CatalogError, endpoints};
 use sightline_proto::ids;
-use sightline_proto::internal::{AlertRecord, Attempt, Delivery};
+use sightline_proto::internal::{AlertRecord, Attempt, Delivery, EndpointRecord};
+use sightline_proto::v1::delivery;
 use sightline_service::{Shutdown, chain, failpoint};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::attempt::{Outcome, Then};
-use crate::{Config, Shared, forget};
+use crate::{Config, Shared, forget, webhook};
 
 /// Deliveries to one endpoint at the same time.
 const CONCURRENCY: usize = 4;
@@ -46,7 +46,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
     let mut stored = None;
     loop {
         changes.mark_unchanged();
-        let mut wanted = endpoints(&shared.catalog);
+        let mut wanted = posted_to(&shared.catalog);
         if let Some(stored) = stored.take() {
             wanted.extend(stored);
             running.retain(|endpoint, stop| {
@@ -83,13 +83,19 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
     workers.join_all().await;
 }
 
-fn endpoints(catalog: &Catalog) -> HashSet<String> {
+fn posted_to(catalog: &Catalog) -> HashSet<String> {
     let alerts = catalog.list::<AlertRecord>().into_iter();
-    let urls: HashSet<String> = alerts
-        .filter_map(|(_, record)| Some(record.value.alert.as_ref()?.callback_url.clone()))
-        .filter(|url| !url.is_empty())
+    let receivers: HashSet<(String, String)> = alerts
+        .filter_map(|(_, record)| {
+            let url = record.value.alert.as_ref()?.callback_url.clone();
+            Some((record.value.tenant.clone(), url))
+        })
+        .filter(|(_, url)| !url.is_empty())
         .collect();
-    urls.iter().map(|url| ids::endpoint_id(url)).collect()
+    let ids = receivers
+        .iter()
+        .map(|(tenant, url)| ids::endpoint_id(tenant, url));
+    ids.collect()
 }
 
 /// None when the bus does not say.
@@ -133,29 +139,25 @@ struct Dispatcher {
 impl Handler<Delivery> for Dispatcher {
     async fn handle(&self, received: &Received<Delivery>) -> Result<Vec<Outgoing>, Refusal> {
         let delivery = &received.message;
-        let outcome = match forget::is_known(&self.shared.catalog, &delivery.alert_id).await {
-            Ok(true) => self.post(delivery).await,
-            Ok(false) => Outcome::deleted(),
-            Err(error) => {
-                return Err(Refusal::Retry {
-                    after: PAUSE,
-                    reason: chain(&error),
-                });
-            }
-        };
-        let attempt = self.record(received, &outcome);
+        let started = Instant::now();
+        let outcome = self
+            .attempt(delivery)
+            .await
+            .map_err(|error| Refusal::Retry {
+                after: PAUSE,
+                reason: chain(&error),
+            })?;
+        let next = next(&self.shared.config, received, &outcome);
+        let attempt = self.record(received, &outcome, started.elapsed(), &next);
         let subject = Subject::Attempt {
             endpoint: delivery.endpoint_id.clone(),
         };
-        let id = format!("{}-{}", delivery.firing_id, received.deliveries);
-        let refusal = match outcome.then {
-            Then::Done | Then::Drop => return Ok(vec![Outgoing::new(subject, id, &attempt)]),
-            Then::GiveUp => Refusal::Reject {
-                reason: attempt.error.clone(),
-            },
-            Then::Retry { asked } => {
-                again_or_give_up(&self.shared.config, received, asked, &attempt.error)
-            }
+        let id = format!(
+            "{}-{}-{}",
+            delivery.firing_id, delivery.redelivery, received.deliveries
+        );
+        let Err(refusal) = next else {
+            return Ok(vec![Outgoing::new(subject, id, &attempt)]);
         };
         if let Err(error) = self.shared.bus.publish(&subject, &id, &attempt).await {
             // Only the log of attempts lacks it: the delivery itself goes on.
@@ -166,22 +168,90 @@ impl Handler<Delivery> for Dispatcher {
 }
 
 impl Dispatcher {
-    async fn post(&self, delivery: &Delivery) -> Outcome {
+    /// Posts it, unless nobody is to hear of it any more.
+    ///
+    /// # Errors
+    /// When the catalog does not say.
+    async fn attempt(&self, delivery: &Delivery) -> Result<Outcome, CatalogError> {
+        let shared = &self.shared;
+        let Some(alert) = forget::known(&shared.catalog, &delivery.alert_id).await? else {
+            return Ok(Outcome::deleted());
+        };
+        let (id, endpoint) = endpoints::ensure(
+            &shared.catalog,
+            &shared.seal,
+            &alert.tenant,
+            &delivery.url,
+            shared.clock.now_us(),
+        )
+        .await?;
+        if !endpoint.disabled.is_empty() {
+            return Ok(Outcome::disabled(&endpoint.disabled));
+        }
+        let outcome = self.post(delivery, &endpoint).await;
+        if outcome.is_gone() {
+            self.disable(&id, &outcome.error).await;
+        }
+        Ok(outcome)
+    }
+
+    async fn post(&self, delivery: &Delivery, endpoint: &EndpointRecord) -> Outcome {
         failpoint::hit("alerts.before_post");
-        let headers = headers(delivery, self.shared.clock.now_us());
-        let posting = self
-            .shared
-            .egress
-            .post(&delivery.url, headers, delivery.body.clone());
+        let Shared {
+            seal,
+            clock,
+            egress,
+            ..
+        } = &*self.shared;
+        let (id, body) = (&delivery.firing_id, &delivery.body);
+        let headers = match webhook::headers(id, body, endpoint, seal, clock.now_us()) {
+            Ok(headers) => headers,
+            Err(error) => return Outcome::unsigned(&error),
+        };
+        let posting = egress.post(&delivery.url, headers, body.clone());
         let outcome = Outcome::of(&posting.await);
         failpoint::hit("alerts.after_post");
         outcome
     }
 
+    /// Nothing more is sent to it. If that can't be stored, its next answer stores it.
+    async fn disable(&self, id: &str, why: &str) {
+        let now_us = self.shared.clock.now_us();
+        let disabling = self
+            .shared
+            .catalog
+            .modify::<EndpointRecord>(id, |endpoint| {
+                let enabled = endpoint.disabled.is_empty();
+                if enabled {
+                    endpoint.disabled = why.to_owned();
+                    endpoint.changed_us = now_us;
+                }
+                enabled
+            });
+        match disabling.await {
+            Ok(_) => {
+                self.shared.metrics.disabled.inc();
+                tracing::warn!(endpoint = id, why, "endpoint is disabled");
+            }
+            Err(error) => tracing::warn!(
+                endpoint = id,
+                error = chain(&error),
+                "endpoint is disabled later"
+            ),
+        }
+    }
+
     /// Counts and measures an attempt that has just ended.
-    fn record(&self, received: &Received<Delivery>, outcome: &Outcome) -> Attempt {
+    fn record(
+        &self,
+        received: &Received<Delivery>,
+        outcome: &Outcome,
+        took: Duration,
+        next: &Result<(), Refusal>,
+    ) -> Attempt {
         let delivery = &received.message;
         let ended_us = self.shared.clock.now_us();
+        let (then, retry_us) = follows(outcome, next, ended_us);
         let mut attempt = Attempt {
             firing_id: delivery.firing_id.clone(),
             alert_id: delivery.alert_id.clone(),
@@ -189,10 +259,16 @@ impl Dispatcher {
             status_code: u32::from(outcome.status),
             error: outcome.error.clone(),
             ended_us,
+            endpoint_id: delivery.endpoint_id.clone(),
+            duration_us: micros(took),
+            outcome: then.into(),
+            retry_us,
+            redelivery: delivery.redelivery.clone(),
             ..Attempt::default()
         };
         self.shared.metrics.attempted(outcome.label);
-        if outcome.then == Then::Done {
+        // How long a firing took that somebody asked for once more says nothing.
+        if outcome.then == Then::Done && delivery.redelivery.is_empty() {
             attempt.decision_to_2xx_us = ended_us - delivery.decided_us;
             attempt.last_frame_to_2xx_us = ended_us - delivery.captured_us;
             self.shared
@@ -209,6 +285,37 @@ impl Dispatcher {
         );
         attempt
     }
+}
+
+/// What becomes of a delivery after an attempt.
+fn next(config: &Config, received: &Received<Delivery>, outcome: &Outcome) -> Result<(), Refusal> {
+    match outcome.then {
+        Then::Done | Then::Drop => Ok(()),
+        Then::GiveUp => Err(Refusal::Reject {
+            reason: outcome.error.clone(),
+        }),
+        Then::Retry { asked } => Err(again_or_give_up(config, received, asked, &outcome.error)),
+    }
+}
+
+/// The same for the log: with the time of the next attempt, 0 if there is none.
+fn follows(
+    outcome: &Outcome,
+    next: &Result<(), Refusal>,
+    ended_us: i64,
+) -> (delivery::Outcome, i64) {
+    match next {
+        Ok(()) if outcome.then == Then::Done => (delivery::Outcome::Delivered, 0),
+        Err(Refusal::Retry { after, .. }) => {
+            let retry_us = ended_us.saturating_add(micros(*after));
+            (delivery::Outcome::Retrying, retry_us)
+        }
+        Ok(()) | Err(_) => (delivery::Outcome::Failed, 0),
+    }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn again_or_give_up(
@@ -230,16 +337,55 @@ fn again_or_give_up(
     }
 }
 
-/// Standard Webhooks 1.0 without the signature, which needs a secret for each endpoint.
-fn headers(delivery: &Delivery, now_us: i64) -> HeaderMap {
-    const AGENT: &str = concat!("sightline/", env!("CARGO_PKG_VERSION"));
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-    let timestamp = HeaderName::from_static("webhook-timestamp");
-    headers.insert(timestamp, HeaderValue::from(now_us.div_euclid(1_000_000)));
-    if let Ok(id) = HeaderValue::from_str(&delivery.firing_id) {
-        headers.insert(HeaderName::from_static("webhook-id"), id);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sightline_egress::Response;
+    use sightline_recordings::links::Links;
+
+    #[test]
+    fn the_log_tells_the_times_of_a_receiver_that_is_down_for_days() {
+        let public = "https://video.example/".parse().expect("a URL");
+        let config = Config::new(Links::new(&public, &[7; 32], None));
+        let mut received = Received {
+            message: Delivery {
+                firing_id: "f".to_owned(),
+                ..Delivery::default()
+            },
+            subject: String::new(),
+            sequence: 1,
+            deliveries: 0,
+        };
+        let mut now_us = 0;
+        for minutes in [0.084, 5.0, 30.0, 120.0, 300.0, 600.0, 840.0, 1200.0, 1440.0] {
+            received.deliveries += 1;
+            let asked = (received.deliveries == 2).then_some(Duration::from_secs(3600));
+            let outcome = Outcome::of(&Ok(Response {
+                status: 503,
+                retry_after: asked,
+            }));
+            let next = next(&config, &received, &outcome);
+            let (then, retry_us) = follows(&outcome, &next, now_us);
+            assert_eq!(then, delivery::Outcome::Retrying);
+            let scheduled = config.schedule.after(received.deliveries, "f", asked);
+            let waited_us = retry_us - now_us;
+            assert_eq!(waited_us, micros(scheduled.expect("another attempt")));
+            let nominal_us = 60e6 * if asked.is_some() { 60.0 } else { minutes };
+            let off = waited_us as f64 / nominal_us;
+            assert!((0.79..1.21).contains(&off), "{minutes} min: {waited_us} us");
+            now_us = retry_us;
+        }
+        received.deliveries += 1;
+        let outcome = Outcome::of(&Ok(Response {
+            status: 503,
+            retry_after: Some(Duration::from_secs(1)),
+        }));
+        let next = next(&config, &received, &outcome);
+        assert_eq!(
+            follows(&outcome, &next, now_us),
+            (delivery::Outcome::Failed, 0)
+        );
+        let reason = "given up after 10 attempts: HTTP status 503".to_owned();
+        assert_eq!(next, Err(Refusal::Reject { reason }));
     }
-    headers
 }

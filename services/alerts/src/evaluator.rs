@@ -345,10 +345,7 @@ impl Shared {
     }
 
     fn rule(&self, alert: &Alert) -> Rule {
-        Rule {
-            threshold: alert.threshold,
-            now_us: self.clock.now_us(),
-        }
+        Rule::of(alert, self.clock.now_us())
     }
 
     /// Publishes the decisions, then stores the state that they led to.
@@ -382,6 +379,7 @@ impl Shared {
         decision: &Decision,
     ) -> Result<(), BusError> {
         let event = self.event(&alert.event_id);
+        let record = self.catalog.get::<AlertRecord>(&alert.id);
         let stream = self.catalog.get::<RtStreamRecord>(&alert.rtstream_id);
         let stream = stream
             .as_ref()
@@ -391,6 +389,7 @@ impl Shared {
             alert,
             event: &event,
             collection_id: stream.map_or("", |stream| &stream.collection_id),
+            tenant: record.as_ref().map_or("", |record| &record.value.tenant),
             links: stream
                 .filter(|stream| stream.store)
                 .map(|_| &self.config.links),
@@ -480,6 +479,8 @@ fn arrange(watched: &Watched, batch: &[Received<Observation>]) -> BTreeMap<Strin
             probability: verdict.probability,
             captured_us: verdict.captured_us,
             by_similarity: verdict.by_similarity,
+            sampled_us: verdict.sampled_us,
+            judged_us: verdict.judged_us,
         };
         for alert in watched.get(&key).into_iter().flatten() {
             due.entry(alert.id.clone())

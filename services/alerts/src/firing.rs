@@ -16,6 +16,7 @@ pub(crate) struct Firing<'a> {
     pub(crate) alert: &'a Alert,
     pub(crate) event: &'a Event,
     pub(crate) collection_id: &'a str,
+    pub(crate) tenant: &'a str,
     /// None where nothing is recorded.
     pub(crate) links: Option<&'a Links>,
 }
@@ -77,50 +78,15 @@ impl Firing<'_> {
     /// The webhook of an opened firing.
     pub(crate) fn delivery(&self) -> Delivery {
         let first = self.first();
-        let firing = self.body();
-        let (stream_url, player_url) = self.urls();
-        let body = Body {
-            event_id: &firing.event_id,
-            label: &firing.label,
-            confidence: firing.confidence,
-            explanation: &firing.explanation,
-            timestamp: with_offset(firing.decided_us),
-            start_time: with_offset(first.start_us),
-            end_time: with_offset(first.end_us),
-            stream_url,
-            player_url,
-            alert_id: &firing.alert_id,
-            rtstream_id: &self.alert.rtstream_id,
-            index_id: &firing.index_id,
-            firing_id: &firing.firing_id,
+        let told = Told {
+            firing: &self.body(),
+            start_us: first.start_us,
+            end_us: first.end_us,
+            alert: self.alert,
+            tenant: self.tenant,
+            links: self.links,
         };
-        let body = serde_json::to_vec(&body).expect("strings and numbers are JSON");
-        Delivery {
-            body: Bytes::from(body),
-            alert_id: firing.alert_id,
-            endpoint_id: ids::endpoint_id(&self.alert.callback_url),
-            url: self.alert.callback_url.clone(),
-            decided_us: firing.decided_us,
-            captured_us: firing.captured_us,
-            rtstream_id: self.alert.rtstream_id.clone(),
-            firing_id: firing.firing_id,
-        }
-    }
-
-    /// Links that play the window that opened the firing; they expire counted from the decision, so that the body stays as it is.
-    fn urls(&self) -> (Option<String>, Option<String>) {
-        let (first, decided_us) = (self.first(), self.decision.firing.decided_us);
-        let links = self.links.map(|links| {
-            links.around(
-                &self.alert.rtstream_id,
-                first.start_us,
-                first.end_us,
-                decided_us,
-            )
-        });
-        links
-            .map(|links| (links.stream_url, links.player_url))
-            .unzip()
+        told.delivery()
     }
 
     fn body(&self) -> FiringBody {
@@ -135,6 +101,9 @@ impl Firing<'_> {
             explanation: explanation(&self.event.prompt, &first),
             decided_us: self.decision.firing.decided_us,
             captured_us: first.captured_us,
+            sampled_us: first.sampled_us,
+            judged_us: first.judged_us,
+            ..FiringBody::default()
         }
     }
 
@@ -142,6 +111,71 @@ impl Firing<'_> {
     fn first(&self) -> JudgedWindow {
         // Only a record that another program wrote lacks it.
         self.decision.firing.first.unwrap_or(self.decision.window)
+    }
+}
+
+/// A firing as a webhook tells of it, once it has opened.
+pub(crate) struct Told<'a> {
+    pub(crate) firing: &'a FiringBody,
+    /// The window that opened it.
+    pub(crate) start_us: i64,
+    pub(crate) end_us: i64,
+    /// Where it is posted.
+    pub(crate) alert: &'a Alert,
+    pub(crate) tenant: &'a str,
+    /// None where nothing is recorded.
+    pub(crate) links: Option<&'a Links>,
+}
+
+impl Told<'_> {
+    /// The same each time, so that receivers get the same bytes again.
+    pub(crate) fn delivery(&self) -> Delivery {
+        let firing = self.firing;
+        let (stream_url, player_url) = self.urls();
+        let body = Body {
+            event_id: &firing.event_id,
+            label: &firing.label,
+            confidence: firing.confidence,
+            explanation: &firing.explanation,
+            timestamp: with_offset(firing.decided_us),
+            start_time: with_offset(self.start_us),
+            end_time: with_offset(self.end_us),
+            stream_url,
+            player_url,
+            alert_id: &firing.alert_id,
+            rtstream_id: &self.alert.rtstream_id,
+            index_id: &firing.index_id,
+            firing_id: &firing.firing_id,
+        };
+        let body = serde_json::to_vec(&body).expect("strings and numbers are JSON");
+        Delivery {
+            body: Bytes::from(body),
+            alert_id: firing.alert_id.clone(),
+            endpoint_id: ids::endpoint_id(self.tenant, &self.alert.callback_url),
+            url: self.alert.callback_url.clone(),
+            decided_us: firing.decided_us,
+            captured_us: firing.captured_us,
+            rtstream_id: self.alert.rtstream_id.clone(),
+            firing_id: firing.firing_id.clone(),
+            sampled_us: firing.sampled_us,
+            judged_us: firing.judged_us,
+            ..Delivery::default()
+        }
+    }
+
+    /// Links that play the window that opened the firing; they expire counted from the decision, so that the body stays as it is.
+    fn urls(&self) -> (Option<String>, Option<String>) {
+        let links = self.links.map(|links| {
+            links.around(
+                &self.alert.rtstream_id,
+                self.start_us,
+                self.end_us,
+                self.firing.decided_us,
+            )
+        });
+        links
+            .map(|links| (links.stream_url, links.player_url))
+            .unzip()
     }
 }
 
@@ -236,6 +270,7 @@ mod tests {
             alert: &alert,
             event: &event,
             collection_id: "c-1",
+            tenant: "t",
             links: None,
         };
         let delivery = firing.delivery();
@@ -258,7 +293,7 @@ mod tests {
         assert_eq!(body, expected);
         assert_eq!(
             delivery.endpoint_id,
-            ids::endpoint_id("http://127.0.0.1/hook")
+            ids::endpoint_id("t", "http://127.0.0.1/hook")
         );
         assert_eq!(firing.observation().end_us, first.end_us);
 

@@ -14,15 +14,19 @@ use crate::Shared;
 /// How long changes of the catalog are gathered before they are looked at.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// Whether there is such an alert.
+/// The alert, if there is one.
 ///
 /// # Errors
 /// When the server has to be asked and does not answer.
-pub(crate) async fn is_known(catalog: &Catalog, alert_id: &str) -> Result<bool, CatalogError> {
-    if catalog.get::<AlertRecord>(alert_id).is_some() {
-        return Ok(true);
-    }
-    Ok(catalog.fetch::<AlertRecord>(alert_id).await?.is_some())
+pub(crate) async fn known(
+    catalog: &Catalog,
+    alert_id: &str,
+) -> Result<Option<Arc<AlertRecord>>, CatalogError> {
+    let found = match catalog.get::<AlertRecord>(alert_id) {
+        None => catalog.fetch::<AlertRecord>(alert_id).await?,
+        found => found,
+    };
+    Ok(found.map(|found| found.value))
 }
 
 /// Removes how far deleted alerts had come, until shutdown.
@@ -53,7 +57,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
 }
 
 async fn forget(catalog: &Catalog, alert_id: &str, revision: u64) -> Result<(), CatalogError> {
-    if is_known(catalog, alert_id).await? {
+    if known(catalog, alert_id).await?.is_some() {
         return Ok(());
     }
     catalog

@@ -1,10 +1,11 @@
 //! The alerts service: verdicts in, firings and webhooks out.
 //!
 //! It evaluates the verdicts on OBSERVATIONS by each alert's policy, in the order of their windows (`evaluator`, `policy`),
-//! publishes what fires as observations and as deliveries, and posts the deliveries to their receivers until they are
-//! taken or given up (`dispatcher`). No firing is lost and none invented, whatever is killed when; a webhook may come more
-//! than once, always with the same id.
+//! publishes what fires as observations and as deliveries, and posts the deliveries, signed (`webhook`), to their receivers
+//! until they are taken or given up (`dispatcher`); samples, and firings once more, when it is asked to (`asked`). No firing is
+//! lost and none invented, whatever is killed when; a webhook may come more than once, always with the same id.
 
+mod asked;
 mod attempt;
 mod dispatcher;
 mod evaluator;
@@ -14,11 +15,13 @@ mod metrics;
 mod policy;
 mod schedule;
 mod watchlist;
+mod webhook;
 
 use std::sync::Arc;
 
 use sightline_bus::{Bus, BusError};
 use sightline_catalog::Catalog;
+use sightline_catalog::seal::SealKey;
 use sightline_egress::Egress;
 use sightline_recordings::links::Links;
 use sightline_service::Shutdown;
@@ -63,6 +66,8 @@ pub struct Deps {
     pub metrics: Metrics,
     /// Posts the webhooks.
     pub egress: Egress,
+    /// Opens the secrets that sign them.
+    pub seal: SealKey,
 }
 
 /// Why the service can't go on.
@@ -86,6 +91,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     metrics: AlertMetrics,
     egress: Egress,
+    seal: SealKey,
 }
 
 /// Evaluates and delivers until shutdown; finishes what is under way and stores how far it has come.
@@ -100,6 +106,7 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
         catalog: deps.catalog,
         clock: deps.clock,
         egress: deps.egress,
+        seal: deps.seal,
     });
     let watchlist = Arc::new(Watchlist::new(shared.catalog.clone()));
     let stop = shutdown.child_token();
@@ -114,9 +121,10 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
         });
     }
     let dispatching = dispatcher::run(Arc::clone(&shared), stop.clone());
+    let answering = asked::run(Arc::clone(&shared), stop.clone());
     let forgetting = forget::run(shared, stop.clone());
     parts.spawn(async move {
-        tokio::join!(dispatching, forgetting);
+        tokio::join!(dispatching, answering, forgetting);
         Ok(())
     });
     let mut result = Ok(());

@@ -13,6 +13,7 @@ type ByOutcome = Family<[(&'static str, &'static str); 1], Counter>;
 pub(crate) struct AlertMetrics {
     pub(crate) verdicts: Counter,
     pub(crate) firings: Counter,
+    pub(crate) disabled: Counter,
     attempts: ByOutcome,
     decision_to_2xx: Histogram,
     last_frame_to_2xx: Histogram,
@@ -30,6 +31,11 @@ impl AlertMetrics {
             firings: metrics.register(
                 "sightline_alert_firings",
                 "Firings opened; one may be counted again after a crash.",
+                Counter::default(),
+            ),
+            disabled: metrics.register(
+                "sightline_alert_endpoints_disabled",
+                "Endpoints disabled because they answered 410.",
                 Counter::default(),
             ),
             attempts: metrics.register(

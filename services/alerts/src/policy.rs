@@ -7,10 +7,11 @@
 //!
 //! The state is the [`EvaluationRecord`] itself, so that what is stored is what is computed with. What makes storing it
 //! rarely enough ([`must_store`]): for a closed alert with nothing waiting, `next_window` may be too small. The windows in
-//! between did not fire, so calling them unknown, as this machine does when it meets a later one, leads to the same
+//! between did not count, so calling them unknown, as this machine does when it meets a later one, leads to the same
 //! firings; it only waits for them first, as for any missing window.
 
 use sightline_proto::internal::{EvaluationRecord, JudgedWindow, OpenFiring};
+use sightline_proto::v1::Alert;
 
 /// A missing window is waited for until the window this far after it was judged.
 const PATIENCE: u64 = 2;
@@ -36,13 +37,36 @@ impl Decision {
     }
 }
 
-/// What a window counts by and when this is decided.
+/// What a window counts by, what windows that count lead to, and when this is decided.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rule {
-    /// The probability at which a window fires.
-    pub(crate) threshold: f32,
+    /// The probability at which a window counts.
+    threshold: f32,
+    /// So many of the last `of` windows have to count for a firing to open.
+    required: usize,
+    of: u64,
+    /// So many windows in a row that do not count close it.
+    close_after: u64,
+    /// None opens for so long after the end of the one before.
+    cooldown_us: i64,
     /// The wall clock.
-    pub(crate) now_us: i64,
+    now_us: i64,
+}
+
+impl Rule {
+    /// The alert's rule.
+    pub(crate) fn of(alert: &Alert, now_us: i64) -> Self {
+        let policy = alert.policy.clone().unwrap_or_default();
+        let cooldown = policy.cooldown.unwrap_or_default();
+        Self {
+            threshold: alert.threshold,
+            required: policy.required.max(1) as usize,
+            of: policy.of.max(1).into(),
+            close_after: policy.close_after.max(1).into(),
+            cooldown_us: cooldown.seconds * 1_000_000 + i64::from(cooldown.nanos / 1000),
+            now_us,
+        }
+    }
 }
 
 /// Takes one verdict and returns what fires. Windows that were evaluated or are waiting already change nothing, nor do those
@@ -63,6 +87,8 @@ pub(crate) fn apply(
         }
         *state = EvaluationRecord {
             epoch_us,
+            // Epochs lie on the wall clock: a firing's end is the same time in the next.
+            ended_us: state.open.map_or(state.ended_us, |open| open.end_us),
             ..EvaluationRecord::default()
         };
     }
@@ -115,28 +141,41 @@ pub(crate) fn must_store(
     after: &EvaluationRecord,
     decisions: &[Decision],
 ) -> bool {
-    !decisions.is_empty() || before.open != after.open || before.waiting != after.waiting
+    !decisions.is_empty()
+        || before.open != after.open
+        || before.waiting != after.waiting
+        || counted_since(before, after)
+}
+
+/// Whether a window counted that may be one of several: the verdict does not come again once it is acknowledged.
+fn counted_since(before: &EvaluationRecord, after: &EvaluationRecord) -> bool {
+    let last = after.counted.last();
+    last.is_some() && (after.epoch_us, last) != (before.epoch_us, before.counted.last())
 }
 
 fn evaluate(state: &mut EvaluationRecord, judged: JudgedWindow, rule: Rule) -> Option<Decision> {
-    let before = state.open.take();
     // False for what is not a number.
-    let fires = judged.probability >= rule.threshold;
-    if !fires {
+    let counts = judged.probability >= rule.threshold;
+    remember(state, judged.window, counts, rule);
+    go_on(state, judged.window, counts, rule);
+    if !counts {
         return None;
     }
-    let firing = match before {
-        Some(open) if judged.window - open.last_window <= BRIDGED + 1 => OpenFiring {
+    let firing = match state.open {
+        Some(open) => OpenFiring {
             last_window: judged.window,
             end_us: judged.end_us,
+            quiet: 0,
             ..open
         },
-        _ => OpenFiring {
+        None if opens(state, &judged, rule) => OpenFiring {
             first: Some(judged),
             last_window: judged.window,
             end_us: judged.end_us,
             decided_us: rule.now_us,
+            quiet: 0,
         },
+        None => return None,
     };
     state.open = Some(firing);
     Some(Decision {
@@ -144,6 +183,34 @@ fn evaluate(state: &mut EvaluationRecord, judged: JudgedWindow, rule: Rule) -> O
         firing,
         window: judged,
     })
+}
+
+/// Keeps which of the last windows counted, where that matters.
+fn remember(state: &mut EvaluationRecord, window: u64, counts: bool, rule: Rule) {
+    let oldest = (window + 1).saturating_sub(rule.of);
+    state.counted.retain(|counted| *counted >= oldest);
+    if counts && rule.of > 1 {
+        state.counted.push(window);
+    }
+}
+
+/// Closes the open firing if it does not go on with this window.
+fn go_on(state: &mut EvaluationRecord, window: u64, counts: bool, rule: Rule) {
+    let Some(open) = &mut state.open else { return };
+    let between = window.saturating_sub(open.last_window + 1);
+    let unknown = between.saturating_sub(open.quiet);
+    open.quiet += u64::from(!counts);
+    if unknown > BRIDGED || open.quiet >= rule.close_after {
+        state.ended_us = open.end_us;
+        state.open = None;
+    }
+}
+
+/// Whether a window that counts opens a firing.
+fn opens(state: &EvaluationRecord, judged: &JudgedWindow, rule: Rule) -> bool {
+    let enough = rule.of == 1 || state.counted.len() >= rule.required;
+    let rested = state.ended_us == 0 || judged.start_us >= state.ended_us + rule.cooldown_us;
+    enough && rested
 }
 
 #[cfg(test)]

@@ -3,9 +3,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use sightline_proto::v1;
 
 const RULE: Rule = Rule {
     threshold: 0.5,
+    required: 1,
+    of: 1,
+    close_after: 1,
+    cooldown_us: 0,
     now_us: 7,
 };
 
@@ -37,12 +42,20 @@ fn firings(decisions: &[Decision]) -> Vec<(i64, u64, u64)> {
 }
 
 fn fold(state: &mut EvaluationRecord, verdicts: &[(u64, bool)]) -> Vec<Decision> {
-    let apply_one = |&(window, fires): &(u64, bool)| apply(state, 1, judged(window, fires), RULE);
+    fold_by(RULE, state, verdicts)
+}
+
+fn fold_by(rule: Rule, state: &mut EvaluationRecord, verdicts: &[(u64, bool)]) -> Vec<Decision> {
+    let apply_one = |&(window, fires): &(u64, bool)| apply(state, 1, judged(window, fires), rule);
     verdicts.iter().flat_map(apply_one).collect()
 }
 
 /// `arrivals`: window numbers in order of arrival, those that fire with a `+`. `expected`: `first-last` of each firing.
 fn check(arrivals: &str, expected: &str) {
+    check_by(RULE, arrivals, expected);
+}
+
+fn check_by(rule: Rule, arrivals: &str, expected: &str) {
     let verdicts: Vec<_> = arrivals
         .split_whitespace()
         .map(|word| {
@@ -50,9 +63,104 @@ fn check(arrivals: &str, expected: &str) {
             (number.parse().expect("a number"), word.ends_with('+'))
         })
         .collect();
-    let found = firings(&fold(&mut EvaluationRecord::default(), &verdicts));
+    let found = firings(&fold_by(rule, &mut EvaluationRecord::default(), &verdicts));
     let found: Vec<_> = found.iter().map(|(_, a, b)| format!("{a}-{b}")).collect();
-    assert_eq!(found.join(" "), expected, "{arrivals}");
+    assert_eq!(found.join(" "), expected, "{arrivals} by {rule:?}");
+}
+
+#[test]
+fn so_many_of_the_last_windows_have_to_count() {
+    let rule = |required, of| Rule {
+        required,
+        of,
+        ..RULE
+    };
+    for (required, of, arrivals, expected) in [
+        (2, 2, "0+ 1 2+ 3 4+ 5+ 6+ 7", "5-6"),
+        (2, 3, "0+ 1 2+ 3 4 5+ 6 7", "2-2"),
+        (3, 5, "0+ 1+ 2 3 4+ 5+ 6", "4-5"),
+        (1, 3, "0+ 1 2 3+ 4", "0-0 3-3"),
+        // What is unknown does not count, and takes its place.
+        (2, 3, "0+ 2+ 3 4", "2-2"),
+        (2, 3, "0+ 3+ 4 5", ""),
+        (2, 3, "1+ 0+ 2 3", "1-1"),
+    ] {
+        check_by(rule(required, of), arrivals, expected);
+    }
+}
+
+#[test]
+fn a_firing_closes_after_so_many_windows_that_do_not_count() {
+    let rule = |close_after| Rule {
+        close_after,
+        ..RULE
+    };
+    for (close_after, arrivals, expected) in [
+        (2, "0+ 1 2+ 3 4 5+ 6", "0-2 5-5"),
+        (3, "0+ 1 2 3+ 4 5 6 7+ 8", "0-3 7-7"),
+        // Two unknown ones are bridged as well, and do not count as quiet.
+        (2, "0+ 1 4+ 5 6", "0-4"),
+        (2, "0+ 1 5+ 6 7", "0-0 5-5"),
+    ] {
+        check_by(rule(close_after), arrivals, expected);
+    }
+}
+
+#[test]
+fn none_opens_until_it_has_cooled_down() {
+    // Windows last 5.
+    let rule = |cooldown_us| Rule {
+        cooldown_us,
+        ..RULE
+    };
+    for (cooldown_us, arrivals, expected) in [
+        (0, "0+ 1 2+ 3", "0-0 2-2"),
+        (5, "0+ 1 2+ 3", "0-0 2-2"),
+        (6, "0+ 1 2+ 3 4+ 5", "0-0 4-4"),
+        // In the middle of it the time is over.
+        (14, "0+ 1 2+ 3+ 4+ 5+ 6", "0-0 4-5"),
+    ] {
+        check_by(rule(cooldown_us), arrivals, expected);
+    }
+    let mut state = EvaluationRecord::default();
+    let mut decisions = fold_by(rule(10), &mut state, &[(0, true), (1, true)]);
+    for (epoch, window) in [(2, 3), (2, 4), (2, 5)] {
+        decisions.extend(apply(&mut state, epoch, judged(window, true), rule(10)));
+        while give_up(&mut state) {
+            decisions.extend(settle(&mut state, rule(10)));
+        }
+    }
+    assert_eq!(
+        firings(&decisions),
+        [(1, 0, 1), (2, 4, 5)],
+        "in the next epoch too"
+    );
+}
+
+#[test]
+fn an_alert_without_a_policy_fires_by_each_window() {
+    let policy = v1::Policy {
+        required: 2,
+        of: 3,
+        close_after: 4,
+        cooldown: Some(prost_types::Duration {
+            seconds: 5,
+            nanos: 6000,
+        }),
+    };
+    for (policy, expected) in [
+        (None, (1, 1, 1, 0)),
+        (Some(v1::Policy::default()), (1, 1, 1, 0)),
+        (Some(policy), (2, 3, 4, 5_000_006)),
+    ] {
+        let alert = v1::Alert {
+            policy,
+            ..v1::Alert::default()
+        };
+        let rule = Rule::of(&alert, 7);
+        let found = (rule.required, rule.of, rule.close_after, rule.cooldown_us);
+        assert_eq!(found, expected);
+    }
 }
 
 #[test]
@@ -199,23 +307,40 @@ fn deliveries() -> impl Strategy<Value = (Vec<bool>, Vec<(u64, bool)>)> {
     })
 }
 
-fn runs_of(fires: &[bool]) -> Vec<(i64, u64, u64)> {
-    let mut runs: Vec<(i64, u64, u64)> = Vec::new();
-    for (window, _) in (0_u64..).zip(fires).filter(|(_, fires)| **fires) {
-        match runs.last_mut() {
-            Some(run) if run.2 + 1 == window => run.2 = window,
-            _ => runs.push((1, window, window)),
+/// The firings of windows in order: what the policy says in words.
+fn told(fires: &[bool], rule: Rule) -> Vec<(i64, u64, u64)> {
+    let mut told: Vec<(i64, u64, u64)> = Vec::new();
+    for (at, _) in fires.iter().enumerate().filter(|(_, fires)| **fires) {
+        let window = at as u64;
+        let last = &fires[(at + 1).saturating_sub(rule.of as usize)..=at];
+        let enough = last.iter().filter(|fires| **fires).count() >= rule.required;
+        match told.last_mut() {
+            Some(run) if window - run.2 <= rule.close_after => run.2 = window,
+            Some(run) if ((window - run.2 - 1) * 5) < rule.cooldown_us as u64 => {}
+            _ if enough => told.push((1, window, window)),
+            _ => {}
         }
     }
-    runs
+    told
+}
+
+fn rules() -> impl Strategy<Value = Rule> {
+    let numbers = (1..5_u64, 1..5_usize, 1..4_u64, 0..40_i64);
+    numbers.prop_map(|(of, required, close_after, cooldown_us)| Rule {
+        required: required.min(of as usize),
+        of,
+        close_after,
+        cooldown_us,
+        ..RULE
+    })
 }
 
 proptest! {
     /// Any order within the bound and any redelivery lead to the firings that the windows in order lead to.
     #[test]
-    fn order_and_redelivery_do_not_matter((fires, delivered) in deliveries()) {
+    fn order_and_redelivery_do_not_matter((fires, delivered) in deliveries(), rule in rules()) {
         let mut state = EvaluationRecord::default();
-        prop_assert_eq!(firings(&fold(&mut state, &delivered)), runs_of(&fires));
+        prop_assert_eq!(firings(&fold_by(rule, &mut state, &delivered)), told(&fires, rule));
         prop_assert!(state.waiting.is_empty());
         prop_assert_eq!(state.next_window, fires.len() as u64);
     }
@@ -225,6 +350,7 @@ proptest! {
     #[test]
     fn crashes_neither_lose_nor_invent(
         (fires, delivered) in deliveries(),
+        rule in rules(),
         crashes in prop::collection::vec((0..5_usize, prop::option::of(0..3_usize)), 0..20),
     ) {
         let mut stored = EvaluationRecord::default();
@@ -238,7 +364,7 @@ proptest! {
             while acknowledged < delivered.len() {
                 let batch = &delivered[acknowledged..delivered.len().min(acknowledged + 3)];
                 let before = memory.clone();
-                let made = fold(&mut memory, batch);
+                let made = fold_by(rule, &mut memory, batch);
                 let must_store = must_store(&before, &memory, &made);
                 decisions.extend(made);
                 let acks = match crash {
@@ -257,9 +383,9 @@ proptest! {
             }
         }
         while give_up(&mut stored) {
-            decisions.extend(settle(&mut stored, RULE));
+            decisions.extend(settle(&mut stored, rule));
         }
-        prop_assert_eq!(sorted(firings(&decisions)), runs_of(&fires));
+        prop_assert_eq!(sorted(firings(&decisions)), told(&fires, rule));
     }
 }
 

@@ -121,6 +121,7 @@ fn verdict(
             captured_us: batch.end_us.min(judged_us),
             judged_us,
             by_similarity: true,
+            sampled_us: 0,
         })),
     }
 }

@@ -1,5 +1,7 @@
 //! `sightline` as a client: tables for people, JSON for programs, and what it says when it is refused.
 
+mod endpoints;
+
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};

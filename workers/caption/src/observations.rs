@@ -23,6 +23,7 @@ pub(crate) fn verdict(
         captured_us: window.captured_us,
         judged_us,
         by_similarity: false,
+        sampled_us: window.sampled_us,
     };
     let id = id(
         window,

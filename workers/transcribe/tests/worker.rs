@@ -332,7 +332,9 @@ async fn what_an_older_lease_heard_after_it_was_lost_is_left_out() -> Result<()>
     current.generation = 2;
     platform.publish(&current).await?;
     let found = platform.transcripts(2).await?;
-    let texts = found.iter().map(|found| Ok(transcript(found)?.text.clone()));
+    let texts = found
+        .iter()
+        .map(|found| Ok(transcript(found)?.text.clone()));
     assert_eq!(
         texts.collect::<Result<Vec<_>>>()?,
         [

@@ -1,11 +1,11 @@
-//! What can be done with streams, indexes, events, alerts, collections and keys.
+//! What can be done with streams, indexes, events, alerts, endpoints, collections and keys.
 
 use std::time::Duration;
 
 use clap::{ArgGroup, Subcommand, ValueEnum};
 
 use super::Limit;
-use crate::client::moment::duration;
+use crate::client::moment::{Moment, duration};
 
 /// What can be done with streams.
 #[derive(Debug, Subcommand)]
@@ -275,6 +275,51 @@ pub enum AlertCommand {
         alert: String,
         #[command(flatten)]
         limit: Limit,
+    },
+    /// Deliver one firing, or those of a stretch of time, once more.
+    #[command(group = ArgGroup::new("which").required(true).multiple(false))]
+    Redeliver {
+        /// The alert.
+        alert: String,
+        /// The firing.
+        #[arg(long, value_name = "ID", group = "which")]
+        firing: Option<String>,
+        /// Its firings from this time on, or from so long ago: 2026-11-26T08:00:00Z, or 90s, 10m, 2h.
+        #[arg(long, value_name = "TIME", group = "which")]
+        from: Option<Moment>,
+        /// Up to then; up to now if unset.
+        #[arg(long, value_name = "TIME", requires = "from")]
+        to: Option<Moment>,
+    },
+}
+
+/// What can be done with the receivers of webhooks.
+#[derive(Debug, Subcommand)]
+pub enum EndpointCommand {
+    /// List endpoints: one for each URL that alerts post to.
+    List {
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Show the secret that webhooks to an endpoint are signed with.
+    Secret {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Make a new secret; the old one signs too for a day.
+    Rotate {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Post a signed sample, and show what came of it.
+    Test {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Deliver again to an endpoint that was disabled because it answered 410.
+    Enable {
+        /// The endpoint.
+        endpoint: String,
     },
 }
 

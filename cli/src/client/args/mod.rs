@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 pub use self::commands::{
-    AlertCommand, CollectionCommand, EventCommand, IndexCommand, KeysCommand, StreamCommand,
-    Transcribe,
+    AlertCommand, CollectionCommand, EndpointCommand, EventCommand, IndexCommand, KeysCommand,
+    StreamCommand, Transcribe,
 };
 use super::moment::Moment;
 use crate::args::Secret;
@@ -30,6 +30,8 @@ pub enum ClientCommand {
     Event(On<EventCommand>),
     /// Create, list and change alerts, and see what came of them.
     Alert(On<AlertCommand>),
+    /// List the receivers of webhooks, show and change their secrets, and test them.
+    Endpoint(On<EndpointCommand>),
     /// Show what happens, as it happens, until it is interrupted.
     Watch(WatchArgs),
     /// Create, list and change collections of streams.
@@ -49,6 +51,7 @@ impl ClientCommand {
             Self::Search(args) => &args.server,
             Self::Event(on) => &on.server,
             Self::Alert(on) => &on.server,
+            Self::Endpoint(on) => &on.server,
             Self::Watch(args) => &args.server,
             Self::Collection(on) => &on.server,
             Self::Keys(on) => &on.server,
@@ -180,6 +183,8 @@ pub enum WatchKind {
     Alert,
     /// Changes of a stream's state.
     Status,
+    /// How likely events are, window by window; only shown when it is named.
+    Verdict,
 }
 
 /// How much is listed.

@@ -36,7 +36,7 @@ async fn without_a_callback_a_firing_is_told_and_nothing_is_delivered() -> Resul
         .bus
         .subjects(StreamName::Deliveries, "deliver.*")
         .await?;
-    let quiet = format!("deliver.{}", ids::endpoint_id(""));
+    let quiet = format!("deliver.{}", ids::endpoint_id("", ""));
     assert!(!left.contains(&quiet), "{left:?}");
     until("both to be counted", async || {
         let exported = platform.metrics.encode();
@@ -93,7 +93,7 @@ async fn a_deleted_alert_is_forgotten_and_its_deliveries_are_given_up() -> Resul
     evaluated(&platform, "alr-a", true).await?;
     platform.delete::<AlertRecord>("alr-a").await?;
     evaluated(&platform, "alr-a", false).await?;
-    let subject = format!("attempt.{}", ids::endpoint_id(&down.url));
+    let subject = format!("attempt.{}", ids::endpoint_id("", &down.url));
     let attempts: Vec<Attempt> = platform.held(StreamName::Attempts, &subject, 2).await?;
     assert_eq!(attempts[1].error, "given up: the alert was deleted");
 

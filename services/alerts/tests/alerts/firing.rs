@@ -125,7 +125,7 @@ async fn what_fails_is_tried_again_and_delays_nobody_else() -> Result<()> {
         assert_eq!(again["webhook-id"], headers["webhook-id"]);
         assert_eq!(same, body);
     }
-    let subject = format!("attempt.{}", ids::endpoint_id(&bad.url));
+    let subject = format!("attempt.{}", ids::endpoint_id("", &bad.url));
     let attempts: Vec<Attempt> = platform.held(StreamName::Attempts, &subject, 3).await?;
     let seen: Vec<_> = attempts
         .iter()

@@ -15,6 +15,7 @@ use prost::Message;
 use sightline_alerts::{Config, Deps, Schedule};
 use sightline_bus::embedded::EmbeddedServer;
 use sightline_bus::{Bus, ObservationKind, StreamName, Subject};
+use sightline_catalog::seal::SealKey;
 use sightline_catalog::{Catalog, Entry};
 use sightline_egress::{Egress, Policy, Timeouts};
 use sightline_proto::ids;
@@ -40,6 +41,7 @@ pub struct Platform {
     pub bus: Bus,
     pub catalog: Catalog,
     pub metrics: Metrics,
+    pub seal: SealKey,
     shutdown: Shutdown,
     service: JoinHandle<Result<(), sightline_alerts::Error>>,
     pub window_us: i64,
@@ -64,11 +66,13 @@ impl Platform {
         };
         catalog.create(STREAM, &record).await?;
         let metrics = Metrics::default();
-        let (shutdown, service) = serve(&bus, &catalog, &metrics);
+        let seal = SealKey::load_or_create(&dir.path().join("seal.key"))?;
+        let (shutdown, service) = serve(&bus, &catalog, &metrics, &seal);
         Ok(Self {
             bus,
             catalog,
             metrics,
+            seal,
             shutdown,
             service,
             window_us: 5_000_000,
@@ -93,11 +97,16 @@ impl Platform {
     /// After a stop.
     pub fn begin(&mut self) {
         self.metrics = Metrics::default();
-        (self.shutdown, self.service) = serve(&self.bus, &self.catalog, &self.metrics);
+        (self.shutdown, self.service) = serve(&self.bus, &self.catalog, &self.metrics, &self.seal);
     }
 
     /// An alert on an event and index of its own, with the same suffix.
     pub async fn alert(&self, suffix: &str, callback_url: &str) -> Result<()> {
+        self.alert_of("", suffix, callback_url).await
+    }
+
+    /// The same, of a tenant.
+    pub async fn alert_of(&self, tenant: &str, suffix: &str, callback_url: &str) -> Result<()> {
         let event = Event {
             id: format!("evt-{suffix}"),
             prompt: "Detect smoke".into(),
@@ -112,7 +121,7 @@ impl Platform {
             callback_url: callback_url.into(),
             state: alert::State::Enabled.into(),
             threshold: 0.5,
-            create_time: None,
+            ..Alert::default()
         };
         let event_record = EventRecord {
             event: Some(event),
@@ -120,7 +129,7 @@ impl Platform {
         };
         let alert_record = AlertRecord {
             alert: Some(alert),
-            ..AlertRecord::default()
+            tenant: tenant.to_owned(),
         };
         self.create(&format!("evt-{suffix}"), event_record).await?;
         self.create(&format!("alr-{suffix}"), alert_record).await
@@ -183,6 +192,7 @@ impl Platform {
                 captured_us: SystemClock.now_us(),
                 judged_us: SystemClock.now_us(),
                 by_similarity: false,
+                ..VerdictBody::default()
             })),
         };
         let subject = Subject::Observation {
@@ -241,6 +251,7 @@ fn serve(
     bus: &Bus,
     catalog: &Catalog,
     metrics: &Metrics,
+    seal: &SealKey,
 ) -> (Shutdown, JoinHandle<Result<(), sightline_alerts::Error>>) {
     let policy = Policy {
         allow: vec!["127.0.0.0/8".parse().expect("a range")],
@@ -262,6 +273,7 @@ fn serve(
         clock: Arc::new(SystemClock),
         metrics: metrics.clone(),
         egress: Egress::new(policy, timeouts),
+        seal: seal.clone(),
     };
     let shutdown = Shutdown::new();
     let service = tokio::spawn(sightline_alerts::serve(config, deps, shutdown.clone()));
@@ -277,6 +289,8 @@ pub fn links() -> Links {
 /// What a receiver does with the next webhook.
 pub enum Answer {
     Status(u16),
+    /// 429, and asks to be left alone for so many seconds.
+    Later(u64),
     Hang,
 }
 
@@ -320,6 +334,10 @@ async fn receive(State(to): State<Receiving>, headers: HeaderMap, body: Bytes) -
     let answer = to.answers.lock().expect("no panic").pop_front();
     match answer {
         Some(Answer::Hang) => std::future::pending().await,
+        Some(Answer::Later(seconds)) => {
+            let after = [("retry-after", seconds.to_string())];
+            (StatusCode::TOO_MANY_REQUESTS, after).into_response()
+        }
         Some(Answer::Status(status)) => StatusCode::from_u16(status)
             .expect("a status")
             .into_response(),

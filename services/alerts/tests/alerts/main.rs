@@ -3,3 +3,6 @@
 mod changing;
 mod firing;
 mod harness;
+mod hostile;
+mod receiving;
+mod signing;

@@ -4,11 +4,15 @@ use sightline_proto::internal::{AlertRecord, EventRecord};
 use sightline_proto::reasons::ApiError;
 use sightline_proto::time::timestamp;
 use sightline_proto::v1::alert::State;
-use sightline_proto::v1::{self, Alert};
+use sightline_proto::v1::{self, Alert, Policy};
 
 use super::paging::Position;
 use super::violations::Violations;
 use super::{Session, callback, catalog_failed};
+
+/// How many windows a policy may look back at.
+const MAX_WINDOWS: u32 = 20;
+const MAX_COOLDOWN_S: i64 = 24 * 3600;
 
 impl Session {
     /// Creates an alert, enabled.
@@ -19,12 +23,14 @@ impl Session {
         let mut faults = Violations::default();
         let threshold = request.threshold.unwrap_or(self.config.default_threshold);
         check_threshold(&mut faults, threshold);
+        check_policy(&mut faults, request.policy.as_ref());
         let request_id = faults.request_id(&request.request_id);
         faults.into_result()?;
         self.find::<EventRecord>("event_id", &request.event_id)
             .await?;
         let index = self.index(&request.index_id).await?;
         self.check_callback(&request.callback_url)?;
+        self.make_endpoint(&request.callback_url).await?;
         let record = self
             .create_once(request_id, &request, |id| AlertRecord {
                 alert: Some(Alert {
@@ -36,6 +42,8 @@ impl Session {
                     state: State::Enabled.into(),
                     threshold,
                     create_time: Some(timestamp(self.clock.now_us())),
+                    policy: request.policy.clone(),
+                    ..Alert::default()
                 }),
                 tenant: self.tenant(),
             })
@@ -96,7 +104,7 @@ impl Session {
         self.change_alert(id, |alert| alert.set_state(state)).await
     }
 
-    /// Changes where an alert posts, or from which probability on it fires.
+    /// Changes where an alert posts, or when it fires.
     pub(crate) async fn update_alert(
         &self,
         request: v1::UpdateAlertRequest,
@@ -105,11 +113,13 @@ impl Session {
         if let Some(threshold) = request.threshold {
             check_threshold(&mut faults, threshold);
         }
+        check_policy(&mut faults, request.policy.as_ref());
         faults.into_result()?;
         // Before the URL is looked at: what it says of the policy is for those who may change the alert.
         self.alert(&request.alert_id).await?;
         if let Some(url) = &request.callback_url {
             self.check_callback(url)?;
+            self.make_endpoint(url).await?;
         }
         self.change_alert(&request.alert_id, |alert| {
             if let Some(url) = &request.callback_url {
@@ -117,6 +127,9 @@ impl Session {
             }
             if let Some(threshold) = request.threshold {
                 alert.threshold = threshold;
+            }
+            if let Some(policy) = &request.policy {
+                alert.policy = Some(policy.clone());
             }
         })
         .await
@@ -159,6 +172,32 @@ fn check_threshold(faults: &mut Violations, threshold: f32) {
     if !(threshold > 0.0 && threshold <= 1.0) {
         let allowed = format!("above 0 and at most 1, or unset; got {threshold}");
         faults.add("threshold", allowed);
+    }
+}
+
+fn check_policy(faults: &mut Violations, policy: Option<&Policy>) {
+    let Some(policy) = policy else { return };
+    let of = policy.of.max(1);
+    if policy.of > MAX_WINDOWS {
+        let allowed = format!("1 to {MAX_WINDOWS}, or 0 for 1; got {of}");
+        faults.add("policy.of", allowed);
+    }
+    if policy.required > of {
+        let got = policy.required;
+        faults.add(
+            "policy.required",
+            format!("at most policy.of, {of}; got {got}"),
+        );
+    }
+    if policy.close_after > MAX_WINDOWS {
+        let got = policy.close_after;
+        let allowed = format!("1 to {MAX_WINDOWS}, or 0 for 1; got {got}");
+        faults.add("policy.close_after", allowed);
+    }
+    let cooldown = policy.cooldown.unwrap_or_default();
+    let whole = (0..1_000_000_000).contains(&cooldown.nanos);
+    if !(0..=MAX_COOLDOWN_S).contains(&cooldown.seconds) || !whole {
+        faults.add("policy.cooldown", "0 to 24 hours");
     }
 }
 

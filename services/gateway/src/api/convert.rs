@@ -1,7 +1,7 @@
 //! Observations of the bus as messages of the public API; `Linker` adds their links.
 
 use sightline_proto::internal::observation::Body;
-use sightline_proto::internal::{FiringBody, Observation};
+use sightline_proto::internal::{FiringBody, Observation, VerdictBody};
 use sightline_proto::time::timestamp;
 use sightline_proto::v1;
 
@@ -64,6 +64,26 @@ pub(crate) fn transcript(observation: &Observation) -> Option<v1::TranscriptSegm
     })
 }
 
+/// A verdict, as watchers see it.
+pub(crate) fn verdict(observation: &Observation, body: &VerdictBody) -> v1::Verdict {
+    let basis = if body.by_similarity {
+        v1::firing::Basis::Similarity
+    } else if body.index_id.is_empty() {
+        v1::firing::Basis::Health
+    } else {
+        v1::firing::Basis::Frames
+    };
+    v1::Verdict {
+        rtstream_id: observation.rtstream_id.clone(),
+        index_id: body.index_id.clone(),
+        event_id: body.event_id.clone(),
+        probability: body.probability,
+        start_time: Some(timestamp(observation.start_us)),
+        end_time: Some(timestamp(observation.end_us)),
+        basis: basis.into(),
+    }
+}
+
 /// A firing as of one observation of it.
 pub(crate) fn firing(observation: &Observation, body: &FiringBody) -> v1::Firing {
     v1::Firing {
@@ -78,6 +98,9 @@ pub(crate) fn firing(observation: &Observation, body: &FiringBody) -> v1::Firing
         start_time: Some(timestamp(observation.start_us)),
         end_time: Some(timestamp(observation.end_us)),
         decide_time: Some(timestamp(body.decided_us)),
+        state: body.state,
+        severity: body.severity,
+        basis: body.basis,
         ..Default::default()
     }
 }

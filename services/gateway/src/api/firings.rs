@@ -70,7 +70,7 @@ impl Session {
             },
         );
         let subject = Subject::Attempt {
-            endpoint: ids::endpoint_id(&alert.callback_url),
+            endpoint: ids::endpoint_id(&self.tenant(), &alert.callback_url),
         };
         let attempts = self
             .bus
@@ -170,6 +170,13 @@ fn delivery(attempt: Attempt) -> Delivery {
         end_time: Some(timestamp(attempt.ended_us)),
         decision_to_2xx_ms: milliseconds(attempt.decision_to_2xx_us),
         last_frame_to_2xx_ms: milliseconds(attempt.last_frame_to_2xx_us),
+        endpoint_id: attempt.endpoint_id,
+        duration_ms: milliseconds(attempt.duration_us),
+        outcome: attempt.outcome,
+        retry_time: (attempt.retry_us != 0).then(|| timestamp(attempt.retry_us)),
+        redelivery: !attempt.redelivery.is_empty(),
+        phase: attempt.phase,
+        sink: attempt.sink,
     }
 }
 

@@ -9,6 +9,7 @@ mod changes;
 mod collections;
 mod convert;
 mod deletion;
+mod endpoints;
 mod events;
 mod exports;
 mod firings;
@@ -80,6 +81,7 @@ fn noun(kind: Kind) -> &'static str {
         Kind::Collection => "collection",
         Kind::Export => "export",
         Kind::Key => "key",
+        Kind::Endpoint => "endpoint",
         Kind::Connection => "connection",
     }
 }

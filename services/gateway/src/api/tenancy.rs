@@ -3,8 +3,8 @@
 use sightline_catalog::Entry;
 use sightline_proto::ids::Kind;
 use sightline_proto::internal::{
-    AlertRecord, CollectionRecord, EventRecord, ExportRecord, IndexRecord, KeyRecord,
-    RtStreamRecord,
+    AlertRecord, CollectionRecord, EndpointRecord, EventRecord, ExportRecord, IndexRecord,
+    KeyRecord, RtStreamRecord,
 };
 
 use super::Session;
@@ -41,6 +41,7 @@ owned! {
     AlertRecord => Alert,
     CollectionRecord => Collection,
     ExportRecord => Export,
+    EndpointRecord => Endpoint,
 }
 
 /// Keys are for operators, who see those of all tenants.

@@ -144,4 +144,28 @@ impl EventService for Grpc {
         let session = session(&request)?;
         answer(session.list_deliveries(request.into_inner()).await?)
     }
+
+    async fn redeliver(
+        &self,
+        request: Request<v1::RedeliverRequest>,
+    ) -> Answer<v1::RedeliverResponse> {
+        let session = session(&request)?;
+        answer(session.redeliver(request.into_inner()).await?)
+    }
+    type BacktestStream =
+        futures::stream::BoxStream<'static, Result<v1::BacktestResponse, tonic::Status>>;
+
+    async fn backtest(
+        &self,
+        _request: Request<v1::BacktestRequest>,
+    ) -> Answer<Self::BacktestStream> {
+        Err(tonic::Status::unimplemented("backtests are not there yet"))
+    }
+
+    async fn get_latency(
+        &self,
+        _request: Request<v1::GetLatencyRequest>,
+    ) -> Answer<v1::GetLatencyResponse> {
+        Err(tonic::Status::unimplemented("latency is not there yet"))
+    }
 }

@@ -1,6 +1,7 @@
 //! The gRPC skin: takes requests apart, calls the core, wraps results. No logic lives here.
 
 mod collections;
+mod endpoints;
 mod events;
 mod indexes;
 mod keys;
@@ -10,6 +11,7 @@ mod watch;
 
 use sightline_proto::FILE_DESCRIPTOR_SET;
 use sightline_proto::v1::collection_service_server::CollectionServiceServer;
+use sightline_proto::v1::endpoint_service_server::EndpointServiceServer;
 use sightline_proto::v1::event_service_server::EventServiceServer;
 use sightline_proto::v1::index_service_server::IndexServiceServer;
 use sightline_proto::v1::key_service_server::KeyServiceServer;
@@ -50,6 +52,7 @@ pub(crate) fn routes(limit: usize) -> (Routes, Health) {
         .add_service(CollectionServiceServer::new(Grpc).max_decoding_message_size(limit))
         .add_service(IndexServiceServer::new(Grpc).max_decoding_message_size(limit))
         .add_service(EventServiceServer::new(Grpc).max_decoding_message_size(limit))
+        .add_service(EndpointServiceServer::new(Grpc).max_decoding_message_size(limit))
         .add_service(RecordingServiceServer::new(Grpc).max_decoding_message_size(limit))
         .add_service(KeyServiceServer::new(Grpc).max_decoding_message_size(limit))
         .add_service(WatchServiceServer::new(Grpc).max_decoding_message_size(limit))
@@ -85,6 +88,7 @@ impl Health {
             RtStreamServiceServer::<Grpc>::NAME,
             IndexServiceServer::<Grpc>::NAME,
             EventServiceServer::<Grpc>::NAME,
+            EndpointServiceServer::<Grpc>::NAME,
             RecordingServiceServer::<Grpc>::NAME,
             KeyServiceServer::<Grpc>::NAME,
             WatchServiceServer::<Grpc>::NAME,

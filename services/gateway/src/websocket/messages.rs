@@ -27,7 +27,7 @@ pub(super) fn frame(core: &Core, response: &WatchResponse) -> Option<Frame> {
             let lagged = json!({"channel": "lagged", "count": lagged.count, "cursor": cursor});
             return Some(text(&lagged));
         }
-        Message::StreamStatus(_) | Message::Ready(_) => return None,
+        Message::StreamStatus(_) | Message::Verdict(_) | Message::Ready(_) => return None,
     };
     Some(text(&json!({
         "channel": channel,

@@ -129,7 +129,7 @@ async fn firings_are_merged_and_deliveries_listed_newest_first() {
 /// Three attempts of an alert, and one of another alert at the same endpoint.
 async fn attempts(gateway: &Gateway, alert: &v1::Alert) {
     let subject = Subject::Attempt {
-        endpoint: ids::endpoint_id(&alert.callback_url),
+        endpoint: ids::endpoint_id("default", &alert.callback_url),
     };
     for (attempt, status_code, alert_id) in [
         (1, 0, &alert.id),

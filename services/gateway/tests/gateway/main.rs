@@ -7,6 +7,7 @@ mod browser;
 mod changing;
 mod collections;
 mod deleting;
+mod endpoints;
 mod errors;
 mod exporting;
 mod harness;

@@ -6,6 +6,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use sightline_proto::FILE_DESCRIPTOR_SET;
 use sightline_proto::client::Client;
+use sightline_proto::ids;
 use sightline_proto::internal::{ExportRecord, RtStreamRecord};
 use sightline_proto::v1;
 use tonic::{Code, Response, Status};
@@ -13,6 +14,8 @@ use tonic::{Code, Response, Status};
 use crate::harness::{Gateway, reason_of};
 
 const UUID: &str = "01890000-0000-7000-8000-000000000000";
+/// Both tenants' alerts post there.
+const HOOK: &str = "https://hooks.example/1";
 
 /// One of everything.
 #[derive(Clone)]
@@ -23,6 +26,7 @@ struct Ids {
     event: String,
     alert: String,
     export: String,
+    endpoint: String,
 }
 
 impl Ids {
@@ -34,6 +38,7 @@ impl Ids {
             event: format!("evt-{UUID}"),
             alert: format!("alr-{UUID}"),
             export: format!("exp-{UUID}"),
+            endpoint: format!("ep-{UUID}"),
         }
     }
 
@@ -63,6 +68,7 @@ impl Ids {
         let request = v1::CreateAlertRequest {
             event_id: event.clone(),
             index_id: index.clone(),
+            callback_url: HOOK.to_owned(),
             ..Default::default()
         };
         let made = client.events.create_alert(request).await;
@@ -86,6 +92,7 @@ impl Ids {
             event,
             alert,
             export,
+            endpoint: ids::endpoint_id(tenant, HOOK),
         }
     }
 
@@ -98,6 +105,7 @@ impl Ids {
             &self.event,
             &self.alert,
             &self.export,
+            &self.endpoint,
         ]
         .into_iter()
         .fold(text.to_owned(), |text, id| text.replace(id, "ID"))
@@ -237,7 +245,7 @@ async fn name_indexes(client: &mut Client, their: &Ids, own: &Ids) -> Vec<Said> 
 }
 
 async fn name_events(client: &mut Client, their: &Ids, own: &Ids) -> Vec<Said> {
-    let (id, alert) = (&their.event, &their.alert);
+    let (id, alert, endpoint) = (&their.event, &their.alert, &their.endpoint);
     calls!(
         client,
         events.get_event(GetEventRequest { event_id: id }),
@@ -275,6 +283,22 @@ async fn name_events(client: &mut Client, their: &Ids, own: &Ids) -> Vec<Said> {
         events.delete_alert(DeleteAlertRequest { alert_id: alert }),
         events.list_firings(ListFiringsRequest { alert_id: alert }),
         events.list_deliveries(ListDeliveriesRequest { alert_id: alert }),
+        events.redeliver(RedeliverRequest {
+            alert_id: alert,
+            firing_id: "any"
+        }),
+        endpoints.get_endpoint_secret(GetEndpointSecretRequest {
+            endpoint_id: endpoint
+        }),
+        endpoints.rotate_endpoint_secret(RotateEndpointSecretRequest {
+            endpoint_id: endpoint
+        }),
+        endpoints.enable_endpoint(EnableEndpointRequest {
+            endpoint_id: endpoint
+        }),
+        endpoints.test_endpoint(TestEndpointRequest {
+            endpoint_id: endpoint
+        }),
     )
 }
 
@@ -315,6 +339,7 @@ async fn ids_of_others_answer_like_unknown_ids_in_every_method() {
         "ListCollections",
         "CreateEvent",
         "ListEvents",
+        "ListEndpoints",
         "CreateKey",
         "ListKeys",
         "RevokeKey",
@@ -363,6 +388,9 @@ async fn lists_hold_what_is_the_callers() {
         let request = v1::ListAlertsRequest::default();
         let listed = client.events.list_alerts(request).await;
         assert_eq!(listed.expect("lists").into_inner().alerts.len(), count);
+        let request = v1::ListEndpointsRequest::default();
+        let listed = client.endpoints.list_endpoints(request).await;
+        assert_eq!(listed.expect("lists").into_inner().endpoints.len(), count);
     }
     let record = gateway.catalog.get::<RtStreamRecord>(&own.rtstream);
     let stream = record.expect("stored").value.rtstream.clone();

@@ -26,7 +26,7 @@ pub(crate) struct Happening {
 }
 
 impl Happening {
-    /// What watchers of this tenant see of an observation; `None` for verdicts, gaps and kinds that this release does not know.
+    /// What watchers of this tenant see of an observation; `None` for gaps and kinds that this release does not know.
     pub(crate) fn of(sequence: u64, observation: &Observation, tenant: String) -> Option<Self> {
         let (kind, index_id, message) = match observation.body.as_ref()? {
             Body::Scene(body) => (
@@ -59,7 +59,12 @@ impl Happening {
                     attempt: body.attempt,
                 }),
             ),
-            Body::Verdict(_) | Body::Gap(_) => return None,
+            Body::Verdict(body) => (
+                Kind::Verdict,
+                body.index_id.clone(),
+                Message::Verdict(convert::verdict(observation, body)),
+            ),
+            Body::Gap(_) => return None,
         };
         Some(Self {
             sequence,
@@ -112,7 +117,11 @@ impl Asked {
     fn passes(&self, happening: &Happening) -> bool {
         let any = |ids: &[String], id: &String| ids.is_empty() || ids.contains(id);
         let of_index = happening.index_id.is_empty() || any(&self.index_ids, &happening.index_id);
-        let of_kind = self.kinds.is_empty() || self.kinds.contains(&happening.kind);
+        let of_kind = match happening.kind {
+            // Many more than all others together, so only for those who name them.
+            Kind::Verdict if self.kinds.is_empty() => false,
+            kind => self.kinds.is_empty() || self.kinds.contains(&kind),
+        };
         of_kind && of_index && any(&self.rtstream_ids, &happening.rtstream_id)
     }
 }
@@ -150,7 +159,10 @@ impl Subscribed {
                 to.indexes.contains(&scene.index_id)
             }
             Message::Alert(firing) => to.alerts.contains(&firing.alert_id),
-            Message::StreamStatus(_) | Message::Lagged(_) | Message::Ready(_) => false,
+            Message::StreamStatus(_)
+            | Message::Verdict(_)
+            | Message::Lagged(_)
+            | Message::Ready(_) => false,
         }
     }
 }
@@ -203,8 +215,23 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_gaps_and_unknown_bodies_are_not_for_watchers() {
-        assert!(happening(Body::Verdict(VerdictBody::default())).is_none());
+    fn verdicts_are_for_those_who_name_them() {
+        let verdict = happening(Body::Verdict(VerdictBody::default())).expect("a verdict");
+        for (kinds, told) in [
+            (vec![], false),
+            (vec![Kind::Alert], false),
+            (vec![Kind::Verdict], true),
+        ] {
+            let asked = Asked {
+                kinds,
+                ..Asked::default()
+            };
+            assert_eq!(asked.passes(&verdict), told, "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn gaps_and_unknown_bodies_are_not_for_watchers() {
         assert!(happening(Body::Gap(GapBody::default())).is_none());
         assert!(Happening::of(1, &Observation::default(), String::new()).is_none());
     }

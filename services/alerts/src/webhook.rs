@@ -1,0 +1,67 @@
+//! The headers of a webhook: Standard Webhooks 1.0, with a signature by each of the endpoint's secrets that is valid.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use ring::hmac;
+use sightline_catalog::endpoints;
+use sightline_catalog::seal::{SealError, SealKey};
+use sightline_proto::internal::EndpointRecord;
+
+const AGENT: &str = concat!("sightline/", env!("CARGO_PKG_VERSION"));
+
+/// The headers that `body` is posted with under this id. The signatures are of this very moment: receivers refuse old ones.
+///
+/// # Errors
+/// When the endpoint's secrets were sealed with another key.
+pub(crate) fn headers(
+    id: &str,
+    body: &[u8],
+    endpoint: &EndpointRecord,
+    seal: &SealKey,
+    now_us: i64,
+) -> Result<HeaderMap, SealError> {
+    let seconds = now_us.div_euclid(1_000_000);
+    let keys = endpoints::signing_keys(endpoint, seal, now_us)?;
+    let signatures: Vec<String> = keys
+        .iter()
+        .map(|key| sign(key, id, seconds, body))
+        .collect();
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    let timestamp = HeaderName::from_static("webhook-timestamp");
+    headers.insert(timestamp, HeaderValue::from(seconds));
+    for (name, value) in [
+        ("webhook-id", id),
+        ("webhook-signature", &signatures.join(" ")),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    Ok(headers)
+}
+
+fn sign(key: &[u8], id: &str, seconds: i64, body: &[u8]) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    let mut signing = hmac::Context::with_key(&key);
+    signing.update(format!("{id}.{seconds}.").as_bytes());
+    signing.update(body);
+    format!("v1,{}", STANDARD.encode(signing.sign()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of the specification's libraries.
+    #[test]
+    fn signatures_are_those_of_the_specification() {
+        let key = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+        let body = br#"{"test": 2432232314}"#;
+        let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
+        let signature = sign(&key.expect("base64"), id, 1_614_265_330, body);
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+}

@@ -239,13 +239,14 @@ mod tests {
             end_us: 1_795_514_410_500_000,
             probability: 0.97,
             captured_us: 1_795_514_409_000_000,
-            by_similarity: false,
+            ..JudgedWindow::default()
         };
         let firing = OpenFiring {
             first: Some(first),
             last_window: 3,
             end_us: first.end_us,
             decided_us: 1_795_514_410_716_407,
+            quiet: 0,
         };
         let decision = Decision {
             epoch_us: 1,

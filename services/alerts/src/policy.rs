@@ -11,6 +11,7 @@
 //! firings; it only waits for them first, as for any missing window.
 
 use sightline_proto::internal::{EvaluationRecord, JudgedWindow, OpenFiring};
+use sightline_proto::time::duration_micros;
 use sightline_proto::v1::Alert;
 
 /// A missing window is waited for until the window this far after it was judged.
@@ -57,13 +58,12 @@ impl Rule {
     /// The alert's rule.
     pub(crate) fn of(alert: &Alert, now_us: i64) -> Self {
         let policy = alert.policy.clone().unwrap_or_default();
-        let cooldown = policy.cooldown.unwrap_or_default();
         Self {
             threshold: alert.threshold,
             required: policy.required.max(1) as usize,
             of: policy.of.max(1).into(),
             close_after: policy.close_after.max(1).into(),
-            cooldown_us: cooldown.seconds * 1_000_000 + i64::from(cooldown.nanos / 1000),
+            cooldown_us: policy.cooldown.as_ref().map_or(0, duration_micros),
             now_us,
         }
     }

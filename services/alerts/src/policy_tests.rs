@@ -22,7 +22,7 @@ fn judged(window: u64, fires: bool) -> JudgedWindow {
         end_us: start_us + 5,
         probability: if fires { 0.9 } else { 0.1 },
         captured_us: start_us + 4,
-        by_similarity: false,
+        ..JudgedWindow::default()
     }
 }
 
@@ -143,10 +143,8 @@ fn an_alert_without_a_policy_fires_by_each_window() {
         required: 2,
         of: 3,
         close_after: 4,
-        cooldown: Some(prost_types::Duration {
-            seconds: 5,
-            nanos: 6000,
-        }),
+        cooldown: Some(sightline_proto::time::duration(5_000_006)),
+        ..v1::Policy::default()
     };
     for (policy, expected) in [
         (None, (1, 1, 1, 0)),

@@ -303,6 +303,7 @@ async fn an_alert_is_changed_listed_and_deleted_and_then_its_event_can_be() {
         alert_id: first.alert.id.clone(),
         callback_url: url.map(str::to_owned),
         threshold,
+        ..v1::UpdateAlertRequest::default()
     };
     for (request, expected) in [
         (update(None, Some(0.9)), ("", 0.9)),

@@ -131,6 +131,7 @@ async fn change(mut client: Client, command: AlertCommand, out: &Output) -> Resu
                 alert_id,
                 callback_url,
                 threshold,
+                ..v1::UpdateAlertRequest::default()
             };
             answer(client.events.update_alert(ask(request)))
                 .await?

@@ -155,7 +155,10 @@ impl Report {
                 "  ({} messages were not shown in time)",
                 lagged.count
             )),
-            Message::Alert(_) | Message::AudioScene(_) | Message::Ready(_) => {}
+            Message::Alert(_)
+            | Message::AudioScene(_)
+            | Message::Verdict(_)
+            | Message::Ready(_) => {}
         }
         Ok(false)
     }

@@ -1,7 +1,6 @@
 //! `sightline endpoint`.
 
 use anyhow::Result;
-use prost::Message;
 use sightline_proto::client::Client;
 use sightline_proto::v1;
 
@@ -72,7 +71,7 @@ pub async fn run(mut client: Client, command: EndpointCommand, out: &Output) -> 
 }
 
 /// The answer for programs, or words for people.
-fn say(out: &Output, answered: &(impl Message + prost::Name), words: &str) -> Result<()> {
+fn say(out: &Output, answered: &impl prost::Name, words: &str) -> Result<()> {
     if out.json {
         return out.line(&line(answered)?);
     }

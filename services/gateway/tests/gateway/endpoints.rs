@@ -45,7 +45,7 @@ async fn secret(client: &mut Client, endpoint_id: &str) -> String {
 
 #[tokio::test]
 async fn an_alert_makes_its_endpoint_and_another_at_the_same_url_shares_it() {
-    let (_gateway, mut client, alert, endpoint) = alerting().await;
+    let (_gateway, mut client, alert, endpoint) = Box::pin(alerting()).await;
     let expected = Endpoint {
         id: ids::endpoint_id("default", &alert.callback_url),
         url: alert.callback_url.clone(),
@@ -70,7 +70,7 @@ async fn an_alert_makes_its_endpoint_and_another_at_the_same_url_shares_it() {
 
 #[tokio::test]
 async fn a_secret_is_rotated_once_a_day() {
-    let (gateway, mut client, _, Endpoint { id, .. }) = alerting().await;
+    let (gateway, mut client, _, Endpoint { id, .. }) = Box::pin(alerting()).await;
     let first = secret(&mut client, &id).await;
     assert!(
         first.starts_with("whsec_") && first.len() == 6 + 32,
@@ -104,7 +104,7 @@ async fn a_secret_is_rotated_once_a_day() {
 
 #[tokio::test]
 async fn a_disabled_endpoint_says_why_and_can_be_enabled() {
-    let (gateway, mut client, _, Endpoint { id, .. }) = alerting().await;
+    let (gateway, mut client, _, Endpoint { id, .. }) = Box::pin(alerting()).await;
     let disable = |endpoint: &mut EndpointRecord| {
         endpoint.disabled = "HTTP status 410".to_owned();
         endpoint.changed_us = 5;
@@ -137,7 +137,7 @@ async fn a_disabled_endpoint_says_why_and_can_be_enabled() {
 
 #[tokio::test]
 async fn tests_and_redeliveries_are_asked_of_an_alerts_service() {
-    let (gateway, mut client, alert, Endpoint { id, .. }) = alerting().await;
+    let (gateway, mut client, alert, Endpoint { id, .. }) = Box::pin(alerting()).await;
     let test = v1::TestEndpointRequest {
         endpoint_id: id.clone(),
     };

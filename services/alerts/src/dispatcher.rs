@@ -14,7 +14,7 @@ use sightline_bus::{
 use sightline_catalog::{Catalog, CatalogError, endpoints};
 use sightline_proto::ids;
 use sightline_proto::internal::{AlertRecord, Attempt, Delivery, EndpointRecord};
-use sightline_proto::v1::delivery;
+use sightline_proto::v1::{Phase, delivery};
 use sightline_service::{Shutdown, chain, failpoint};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -274,6 +274,12 @@ impl Dispatcher {
             self.shared
                 .metrics
                 .delivered(attempt.decision_to_2xx_us, attempt.last_frame_to_2xx_us);
+            attempt.capture_to_sampled_us = between(delivery.captured_us, delivery.sampled_us);
+            attempt.sampled_to_verdict_us = between(delivery.sampled_us, delivery.judged_us);
+            attempt.verdict_to_decision_us = between(delivery.judged_us, delivery.decided_us);
+            if matches!(delivery.phase(), Phase::Unspecified | Phase::Fired) {
+                self.shared.metrics.staged(&attempt);
+            }
         }
         tracing::info!(
             firing = attempt.firing_id,
@@ -312,6 +318,14 @@ fn follows(
         }
         Ok(()) | Err(_) => (delivery::Outcome::Failed, 0),
     }
+}
+
+/// 0 where one of the times is unknown.
+fn between(from_us: i64, to_us: i64) -> i64 {
+    if from_us == 0 || to_us == 0 {
+        return 0;
+    }
+    to_us.saturating_sub(from_us).max(0)
 }
 
 fn micros(time: Duration) -> i64 {

@@ -1,12 +1,17 @@
 //! What the alerts service counts and measures.
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
+use sightline_proto::internal::Attempt;
 use sightline_service::metrics::{Metrics, latency_buckets};
 
 /// How an attempt to deliver ended; the label's values are those of [`crate::attempt::Outcome`].
 type ByOutcome = Family<[(&'static str, &'static str); 1], Counter>;
+/// With a firing that took about so long, for whoever wonders why.
+type Stage = HistogramWithExemplars<[(&'static str, String); 1]>;
+type ByStage = Family<[(&'static str, &'static str); 1], Stage, fn() -> Stage>;
 
 /// The service's metrics.
 #[derive(Clone)]
@@ -17,6 +22,7 @@ pub(crate) struct AlertMetrics {
     attempts: ByOutcome,
     decision_to_2xx: Histogram,
     last_frame_to_2xx: Histogram,
+    stages: ByStage,
 }
 
 impl AlertMetrics {
@@ -53,6 +59,11 @@ impl AlertMetrics {
                 "From the capture of the deciding window's last frame to the receiver's 2xx, retries included.",
                 latency(),
             ),
+            stages: metrics.register(
+                "sightline_alert_stage_seconds",
+                "How long delivered firings took, by stage; what is not known of one is left out.",
+                ByStage::new_with_constructor(|| Stage::new(latency_buckets())),
+            ),
         }
     }
 
@@ -64,6 +75,23 @@ impl AlertMetrics {
         self.decision_to_2xx.observe(seconds(decision_to_2xx_us));
         self.last_frame_to_2xx
             .observe(seconds(last_frame_to_2xx_us));
+    }
+
+    /// Measures the stages of a firing that was delivered.
+    pub(crate) fn staged(&self, attempt: &Attempt) {
+        for (stage, us) in [
+            ("capture_to_sampled", attempt.capture_to_sampled_us),
+            ("sampled_to_verdict", attempt.sampled_to_verdict_us),
+            ("verdict_to_decision", attempt.verdict_to_decision_us),
+            ("decision_to_2xx", attempt.decision_to_2xx_us),
+            ("capture_to_2xx", attempt.last_frame_to_2xx_us),
+        ] {
+            if us > 0 {
+                let firing = [("firing_id", attempt.firing_id.clone())];
+                let histogram = self.stages.get_or_create(&[("stage", stage)]);
+                histogram.observe(seconds(us), Some(firing), None);
+            }
+        }
     }
 }
 

@@ -24,22 +24,28 @@ const PATIENCE: &str = "Sightline-Patience-Ms";
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
+pub enum Ask<'a> {
     /// A picture of a moment of a recording, of an ingest worker.
     Thumbnail,
     /// A sample posted to a webhook's endpoint, of an alerts service.
     EndpointTest,
     /// Firings delivered once more, of an alerts service.
     Redelivery,
+    /// The frames of a recorded window, of an ingest worker.
+    Frames,
+    /// How likely something is in a window, of a caption worker with this model: a name that can be part of a subject.
+    Judge(&'a str),
 }
 
-impl Ask {
+impl Ask<'_> {
     /// Where it is asked; the workers' queue group has the same name.
-    fn subject(self) -> &'static str {
+    fn subject(self) -> String {
         match self {
-            Ask::Thumbnail => "ask.thumbnail",
-            Ask::EndpointTest => "ask.endpoint_test",
-            Ask::Redelivery => "ask.redelivery",
+            Ask::Thumbnail => "ask.thumbnail".to_owned(),
+            Ask::EndpointTest => "ask.endpoint_test".to_owned(),
+            Ask::Redelivery => "ask.redelivery".to_owned(),
+            Ask::Frames => "ask.frames".to_owned(),
+            Ask::Judge(model) => format!("ask.judge.{model}"),
         }
     }
 }
@@ -51,12 +57,15 @@ impl Bus {
     /// At once when no worker is there; when none answers before `deadline`, or with something that can't be decoded.
     pub async fn ask<A: Message + Default>(
         &self,
-        ask: Ask,
+        ask: Ask<'_>,
         question: &impl Message,
         deadline: Duration,
     ) -> Result<A, BusError> {
         let subject = ask.subject();
-        let unanswered = |source: crate::error::Cause| BusError::Unanswered { subject, source };
+        let unanswered = |source: crate::error::Cause| BusError::Unanswered {
+            subject: subject.clone(),
+            source,
+        };
         let mut headers = HeaderMap::new();
         headers.insert(PATIENCE, deadline.as_millis().to_string());
         let request = Request::new()
@@ -65,14 +74,14 @@ impl Bus {
             .timeout(None);
         // The library bounds the wait for the answer, but not the one for room to send in.
         let client = self.context.client();
-        let asked = timeout(deadline, client.send_request(subject, request));
+        let asked = timeout(deadline, client.send_request(subject.clone(), request));
         let answer = match asked.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(source)) => return Err(unanswered(source.into())),
             Err(source) => return Err(unanswered(source.into())),
         };
         A::decode(answer.payload).map_err(|source| BusError::Message {
-            subject: subject.to_owned(),
+            subject: subject.clone(),
             action: "decoded",
             source: source.into(),
         })
@@ -85,7 +94,7 @@ impl Bus {
     /// When the bus does not take the subscription. Once it has, it is renewed with every connection.
     pub async fn answer<Q, A, F, Fut>(
         &self,
-        ask: Ask,
+        ask: Ask<'_>,
         concurrency: usize,
         shutdown: &Shutdown,
         answer: F,
@@ -97,7 +106,8 @@ impl Bus {
         Fut: Future<Output = A> + Send,
     {
         let subject = ask.subject();
-        let mut questions = self.questions(subject).await?;
+        let mut questions = self.questions(&subject).await?;
+        let subject: Arc<str> = subject.into();
         let places = Arc::new(Semaphore::new(concurrency.max(1)));
         let answer = Arc::new(answer);
         let mut waiting = VecDeque::with_capacity(WAITING);
@@ -116,8 +126,9 @@ impl Bus {
                         continue;
                     }
                     let (bus, answer) = (self.clone(), Arc::clone(&answer));
+                    let subject = Arc::clone(&subject);
                     answering.spawn(async move {
-                        bus.reply(subject, question, &*answer).await;
+                        bus.reply(&subject, question, &*answer).await;
                         drop(place);
                     });
                 }
@@ -131,13 +142,13 @@ impl Bus {
         Ok(())
     }
 
-    async fn questions(&self, subject: &'static str) -> Result<Subscriber, BusError> {
+    async fn questions(&self, subject: &str) -> Result<Subscriber, BusError> {
         let failed = |source: crate::error::Cause| BusError::Consumer {
             consumer: subject.to_owned(),
             source,
         };
         let client = self.context.client();
-        let subscribing = client.queue_subscribe(subject, subject.to_owned());
+        let subscribing = client.queue_subscribe(subject.to_owned(), subject.to_owned());
         match timeout(DEADLINE, subscribing).await {
             Ok(Ok(questions)) => Ok(questions),
             Ok(Err(source)) => Err(failed(source.into())),

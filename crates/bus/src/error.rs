@@ -56,7 +56,7 @@ pub enum BusError {
     #[error("nobody answered {subject}")]
     Unanswered {
         /// Where it was asked.
-        subject: &'static str,
+        subject: String,
         /// Why.
         source: Cause,
     },

@@ -32,11 +32,11 @@ pub(crate) struct Handler {
 }
 
 impl Handler {
-    pub(crate) fn new(config: Config, deps: Deps) -> Self {
+    pub(crate) fn new(config: Config, deps: Deps, looking: Arc<Semaphore>) -> Self {
         Self {
             metrics: CaptionMetrics::register(&deps.metrics),
             numbers: Numbers::default(),
-            looking: Arc::new(Semaphore::new(config.concurrency.max(1))),
+            looking,
             config,
             deps,
         }

@@ -3,6 +3,7 @@
 //! A window is encoded once. Every question that an enabled alert asks about it is judged first and the verdicts are
 //! published at once, because a webhook waits for them; only then is it described for each index that shares its sampling.
 
+mod asked;
 mod handler;
 mod look;
 mod metrics;
@@ -21,7 +22,9 @@ use sightline_service::admin::Readiness;
 use sightline_service::clock::Clock;
 use sightline_service::metrics::Metrics;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
+use asked::Judging;
 use handler::Handler;
 
 /// The worker's name among the parts that readiness waits for.
@@ -92,9 +95,23 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
         max_deliver: MAX_DELIVER,
     };
     let (bus, readiness) = (deps.bus.clone(), deps.readiness.clone());
-    let handler = Handler::new(config, deps);
+    let looking = Arc::new(Semaphore::new(config.concurrency.max(1)));
+    // It ends with the worker, also where that can't go on.
+    let stop = shutdown.child_token();
+    let judging = Judging {
+        bus: bus.clone(),
+        model: config.model.clone(),
+        describer: Arc::clone(&deps.describer),
+        looking: Arc::clone(&looking),
+    };
+    let handler = Handler::new(config, deps, looking);
     readiness.set(PART, true);
-    let worked = sightline_bus::work(&bus, work, handler, shutdown).await;
+    let working = async {
+        let worked = sightline_bus::work(&bus, work, handler, shutdown).await;
+        stop.cancel();
+        worked
+    };
+    let (worked, ()) = tokio::join!(working, asked::run(judging, stop.clone()));
     readiness.set(PART, false);
     Ok(worked?)
 }

@@ -8,6 +8,7 @@ use async_nats::ConnectOptions;
 use async_nats::connection::State;
 use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::{self, kv};
 use bytes::Bytes;
 use prost::Message;
@@ -95,6 +96,21 @@ impl Bus {
             .await
     }
 
+    /// Publishes like [`Bus::publish`], and returns whether the bus took the message only now: false for one whose `id` it knew.
+    ///
+    /// # Errors
+    /// As of [`Bus::publish`].
+    pub async fn publish_once(
+        &self,
+        subject: &Subject,
+        id: &str,
+        message: &impl Message,
+    ) -> Result<bool, BusError> {
+        let payload = message.encode_to_vec().into();
+        let taken = self.send(subject, Some(id), payload).await?;
+        Ok(!taken.duplicate)
+    }
+
     /// Asks for a stream to be run. Asking again while it is asked for or running changes nothing.
     ///
     /// # Errors
@@ -180,7 +196,8 @@ impl Bus {
         id: &str,
         payload: Bytes,
     ) -> Result<u64, BusError> {
-        self.send(subject, Some(id), payload).await
+        let taken = self.send(subject, Some(id), payload).await?;
+        Ok(taken.sequence)
     }
 
     pub(crate) async fn stream(
@@ -201,7 +218,7 @@ impl Bus {
         subject: &Subject,
         id: Option<&str>,
         payload: Bytes,
-    ) -> Result<u64, BusError> {
+    ) -> Result<PublishAck, BusError> {
         let subject = subject.to_string();
         let mut message = PublishMessage::build().payload(payload);
         if let Some(id) = id {
@@ -219,7 +236,7 @@ impl Bus {
                 .await
         });
         match taken.await {
-            Ok(Ok(taken)) => Ok(taken.sequence),
+            Ok(Ok(taken)) => Ok(taken),
             Ok(Err(source)) => Err(failed(source.into())),
             Err(source) => Err(failed(source.into())),
         }
@@ -297,6 +314,7 @@ pub(crate) fn stream_of(subject: &Subject) -> StreamName {
         Subject::Audio { .. } => StreamName::Audio,
         Subject::Observation { .. } => StreamName::Observations,
         Subject::Deliver { .. } => StreamName::Deliveries,
+        Subject::Hold | Subject::Follow => StreamName::Enrichments,
         Subject::Attempt { .. } => StreamName::Attempts,
         Subject::Export { .. } => StreamName::Exports,
         Subject::DeadLetter { .. } => StreamName::Dlq,

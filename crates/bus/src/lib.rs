@@ -25,4 +25,4 @@ pub use lease::{Lease, LeaseConfig, Leases};
 pub use reading::Start;
 pub use streams::StreamName;
 pub use subjects::{ObservationKind, Subject};
-pub use work::{Handler, Outgoing, Received, Refusal, Work, work};
+pub use work::{Handler, Outgoing, Received, Refusal, Work, work, work_side_by_side};

@@ -21,6 +21,8 @@ pub enum StreamName {
     Observations,
     /// Firings on their way to webhooks.
     Deliveries,
+    /// Firings whose explanation and clip are waited for.
+    Enrichments,
     /// Attempts to deliver.
     Attempts,
     /// Exports that are to be written.
@@ -31,12 +33,13 @@ pub enum StreamName {
 
 impl StreamName {
     /// Every stream.
-    pub const ALL: [StreamName; 8] = [
+    pub const ALL: [StreamName; 9] = [
         StreamName::Runs,
         StreamName::Frames,
         StreamName::Audio,
         StreamName::Observations,
         StreamName::Deliveries,
+        StreamName::Enrichments,
         StreamName::Attempts,
         StreamName::Exports,
         StreamName::Dlq,
@@ -50,6 +53,7 @@ impl StreamName {
             StreamName::Audio => "AUDIO",
             StreamName::Observations => "OBSERVATIONS",
             StreamName::Deliveries => "DELIVERIES",
+            StreamName::Enrichments => "ENRICHMENTS",
             StreamName::Attempts => "ATTEMPTS",
             StreamName::Exports => "EXPORTS",
             StreamName::Dlq => "DLQ",
@@ -101,6 +105,16 @@ impl StreamName {
             // A full endpoint refuses new deliveries: the alerts service holds back and says so.
             StreamName::Deliveries => Config {
                 subjects: subjects("deliver.*"),
+                retention: RetentionPolicy::WorkQueue,
+                max_messages_per_subject: 100_000,
+                discard: DiscardPolicy::New,
+                discard_new_per_subject: true,
+                max_age: 7 * DAY,
+                ..base
+            },
+            // As with deliveries: when it is full, the alerts service holds back.
+            StreamName::Enrichments => Config {
+                subjects: subjects("enrich.*"),
                 retention: RetentionPolicy::WorkQueue,
                 max_messages_per_subject: 100_000,
                 discard: DiscardPolicy::New,

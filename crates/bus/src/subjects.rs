@@ -35,14 +35,18 @@ pub enum Subject {
         /// The stream.
         rtstream: String,
     },
-    /// `deliver.<endpoint>`: firings on their way to a webhook.
+    /// `deliver.<endpoint>`: firings on their way to a receiver.
     Deliver {
-        /// See `sightline_proto::ids::endpoint_id`.
+        /// See `sightline_proto::ids::endpoint_id`; of another sink `sink-<name>`.
         endpoint: String,
     },
+    /// `enrich.hold`: firings that are delivered once they are explained, or soon.
+    Hold,
+    /// `enrich.follow`: delivered firings whose explanation follows.
+    Follow,
     /// `attempt.<endpoint>`: attempts to deliver.
     Attempt {
-        /// See `sightline_proto::ids::endpoint_id`.
+        /// As for deliveries.
         endpoint: String,
     },
     /// `export.<rtstream>`: exports that are to be written.
@@ -107,6 +111,8 @@ impl fmt::Display for Subject {
                 rtstream,
             } => write!(f, "obs.{partition}.{}.{rtstream}", kind.as_str()),
             Subject::Deliver { endpoint } => write!(f, "deliver.{endpoint}"),
+            Subject::Hold => f.write_str("enrich.hold"),
+            Subject::Follow => f.write_str("enrich.follow"),
             Subject::Attempt { endpoint } => write!(f, "attempt.{endpoint}"),
             Subject::Export { rtstream } => write!(f, "export.{rtstream}"),
             Subject::DeadLetter { consumer } => write!(f, "dlq.{consumer}"),

@@ -11,6 +11,7 @@ use futures::StreamExt;
 use prost::Message;
 use sightline_proto::internal::DeadLetter;
 use sightline_service::{Shutdown, failpoint};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -21,6 +22,8 @@ use crate::subjects::Subject;
 
 /// How long one pull waits at the server before it is asked again.
 const PULL_EXPIRES: Duration = Duration::from_secs(5);
+/// Messages of one pull that are handled side by side.
+const BATCH: usize = 100;
 /// Longest reason that a dead letter keeps, in bytes.
 const MAX_REASON: usize = 1000;
 /// What a dead letter takes beside the payload, in bytes at most.
@@ -142,6 +145,49 @@ where
     Ok(())
 }
 
+/// Like [`work`], for handlers that mostly wait for something: one loop pulls for all of them, so that thousands side by side
+/// ask the bus no more than one. When all are taken, messages wait on the bus.
+///
+/// # Errors
+/// When the consumer can't be made.
+pub async fn work_side_by_side<M, H>(
+    bus: &Bus,
+    work: Work,
+    handler: H,
+    shutdown: Shutdown,
+) -> Result<(), BusError>
+where
+    M: Message + Default + 'static,
+    H: Handler<M>,
+{
+    let most = i64::try_from(work.concurrency).unwrap_or(i64::MAX);
+    // Several processes share the consumer.
+    let consumer = consumer(bus, &work, most.saturating_mul(10)).await?;
+    let worker = Arc::new(Worker {
+        bus: bus.clone(),
+        consumer,
+        places: Places::of(&work.durable),
+        work,
+        handler,
+        shutdown,
+    });
+    let places = Arc::new(Semaphore::new(worker.work.concurrency.max(1)));
+    let mut handling = JoinSet::new();
+    while !worker.shutdown.is_cancelled() {
+        while handling.try_join_next().is_some() {}
+        let pulled = tokio::select! {
+            () = worker.shutdown.cancelled() => break,
+            pulled = Arc::clone(&worker).pull_some::<M>(&places, &mut handling) => pulled,
+        };
+        if let Err(error) = pulled {
+            pause_without_bus(&worker.work.durable, &error, &worker.shutdown).await;
+        }
+    }
+    handling.join_all().await;
+    bus.flush().await;
+    Ok(())
+}
+
 /// The failpoints of one consumer.
 pub(crate) struct Places {
     pub(crate) before_output: String,
@@ -180,15 +226,58 @@ impl<H> Worker<H> {
                 pulled = pull_one(&self.bus, &self.consumer) => pulled,
             };
             match pulled {
-                Ok(Some(raw)) => {
-                    if let Err(error) = self.take::<M>(&raw).await {
-                        tracing::warn!(%error, consumer = self.work.durable, "message will be delivered again");
-                        sleep(BUS_PAUSE).await;
-                    }
-                }
+                Ok(Some(raw)) => self.take_or_pause::<M>(&raw).await,
                 Ok(None) => {}
                 Err(error) => pause_without_bus(&self.work.durable, &error, &self.shutdown).await,
             }
+        }
+    }
+
+    /// Waits for a place, then takes messages until all free places are taken or the pull's time is over.
+    async fn pull_some<M>(
+        self: Arc<Self>,
+        places: &Arc<Semaphore>,
+        handling: &mut JoinSet<()>,
+    ) -> Result<(), crate::error::Cause>
+    where
+        M: Message + Default + 'static,
+        H: Handler<M>,
+    {
+        let connects = self.bus.connects();
+        let mut free = Arc::clone(places).acquire_owned().await?;
+        while free.num_permits() < BATCH
+            && let Ok(another) = Arc::clone(places).try_acquire_owned()
+        {
+            free.merge(another);
+        }
+        let pulling = self.consumer.batch().max_messages(free.num_permits());
+        let mut batch = pulling.expires(PULL_EXPIRES).messages().await?;
+        loop {
+            let raw = tokio::select! {
+                biased;
+                raw = batch.next() => raw.transpose()?,
+                // As in `pull_one`.
+                () = self.bus.reconnected(connects) => None,
+            };
+            let (Some(raw), Some(place)) = (raw, free.split(1)) else {
+                return Ok(());
+            };
+            let worker = Arc::clone(&self);
+            handling.spawn(async move {
+                worker.take_or_pause::<M>(&raw).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn take_or_pause<M>(&self, raw: &Raw)
+    where
+        M: Message + Default + 'static,
+        H: Handler<M>,
+    {
+        if let Err(error) = self.take::<M>(raw).await {
+            tracing::warn!(%error, consumer = self.work.durable, "message will be delivered again");
+            sleep(BUS_PAUSE).await;
         }
     }
 

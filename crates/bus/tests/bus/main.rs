@@ -6,4 +6,5 @@ mod harness;
 mod in_order;
 mod leases;
 mod messages;
+mod side_by_side;
 mod work;

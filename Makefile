@@ -47,10 +47,10 @@ test: console ## Run every test
 	@scripts/setup test $(TOOLS)
 	@$(NEXTEST) run --release --locked --workspace $(ARGS)
 
-# The default filter leaves it out because of its length, not because it might fail.
-endurance: ## Record a camera for ten minutes while its child is killed each minute
+# The default filter leaves them out because of their length, not because they might fail.
+endurance: ## Record a camera for ten minutes while its child is killed each minute; kill the alerts service 200 times
 	@scripts/setup test $(TOOLS)
-	@$(NEXTEST) run --release --locked --workspace --ignore-default-filter -E 'test(ten_minutes)'
+	@$(NEXTEST) run --release --locked --workspace --ignore-default-filter -E 'test(ten_minutes) | test(two_hundred)'
 
 lint: console ## Check format, lints, and what the dependencies are
 	@scripts/setup lint $(TOOLS)

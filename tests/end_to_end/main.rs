@@ -1,5 +1,6 @@
 //! The product's promise, told as users' stories on the real binary: real nats-server, real decoder, real models.
 
+mod alerts_killed;
 mod bad_input;
 mod clients;
 mod console;

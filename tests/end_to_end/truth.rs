@@ -7,7 +7,7 @@ use serde::Deserialize;
 const SPEECH: f64 = 0.5;
 /// Seconds by which a scene's start and end may be off.
 const SCENE: f64 = 0.3;
-/// Length of a window in seconds: an alert may fire one window beside its event.
+/// Length of a window in seconds: a firing may open and close one window beside its event.
 const WINDOW: f64 = 5.0;
 
 /// A clip's truth file.
@@ -52,17 +52,18 @@ impl Truth {
         Ok(serde_json::from_slice(&std::fs::read(file)?)?)
     }
 
-    /// Every event of this kind has an alert on it or in the window beside it, and no alert is elsewhere.
+    /// Every event of this kind has one firing, which opens and closes within a window of it, and there is no other.
     pub fn check_alerts(&self, event: &str, alerts: &[&AlertLine]) -> Result<()> {
         let happened: Vec<_> = self.events.iter().filter(|e| e.event == event).collect();
         ensure!(!happened.is_empty(), "the clip has no {event}");
         let fits = |happening: &Happening, alert: &AlertLine| {
-            alert.start < happening.end + WINDOW && alert.end > happening.start - WINDOW
+            let near = |a: f64, b: f64| (a - b).abs() <= WINDOW;
+            near(alert.start, happening.start) && near(alert.end, happening.end)
         };
         for happening in &happened {
             ensure!(
-                alerts.iter().any(|alert| fits(happening, alert)),
-                "{happening:?} was missed: {alerts:?}"
+                alerts.iter().filter(|alert| fits(happening, alert)).count() == 1,
+                "{happening:?} is not one firing: {alerts:?}"
             );
         }
         for alert in alerts {

@@ -4,6 +4,10 @@
 //! the second window after the missing one was judged; then the missing one counts as unknown. An unknown window neither
 //! fires nor closes: windows that fire on both sides of at most [`BRIDGED`] unknown ones are one firing. Verdicts by
 //! similarity, of batches of a transcript, come in order: a number that they leave out never comes and is not waited for.
+//! Windows that start while the alert sleeps do not count.
+//!
+//! A firing closes by windows that do not count, by a later epoch, or because somebody says so ([`end`]): by the clock, or
+//! because the alert is disabled. The last is stored in the record first and then decided by it ([`settle`]).
 //!
 //! The state is the [`EvaluationRecord`] itself, so that what is stored is what is computed with. What makes storing it
 //! rarely enough ([`must_store`]): for a closed alert with nothing waiting, `next_window` may be too small. The windows in
@@ -12,37 +16,45 @@
 
 use sightline_proto::internal::{EvaluationRecord, JudgedWindow, OpenFiring};
 use sightline_proto::time::duration_micros;
-use sightline_proto::v1::Alert;
+use sightline_proto::v1::{Alert, Policy};
+
+use crate::awake::Hours;
 
 /// A missing window is waited for until the window this far after it was judged.
 const PATIENCE: u64 = 2;
 /// How many unknown windows in a row a firing may span.
 const BRIDGED: u64 = 2;
+/// In place of the number of windows that did not count: the firing is over, and it has yet to be said.
+const OVER: u64 = u64::MAX;
 
-/// A window that fired.
+/// A firing opens, goes on or closes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Decision {
     /// The stream's epoch.
     pub(crate) epoch_us: i64,
-    /// The firing with this window in it.
+    /// The firing, with this window in it.
     pub(crate) firing: OpenFiring,
-    /// The window.
+    /// The window that counts; the firing's first one where it closes.
     pub(crate) window: JudgedWindow,
+    /// Whether the firing is over.
+    pub(crate) closes: bool,
 }
 
 impl Decision {
     /// Whether this window opened the firing.
     pub(crate) fn opens(&self) -> bool {
         let first = self.firing.first.as_ref().map(|first| first.window);
-        first == Some(self.window.window)
+        !self.closes && first == Some(self.window.window)
     }
 }
 
 /// What a window counts by, what windows that count lead to, and when this is decided.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rule {
     /// The probability at which a window counts.
     threshold: f32,
+    /// When windows count at all.
+    awake: Hours,
     /// So many of the last `of` windows have to count for a firing to open.
     required: usize,
     of: u64,
@@ -57,9 +69,11 @@ pub(crate) struct Rule {
 impl Rule {
     /// The alert's rule.
     pub(crate) fn of(alert: &Alert, now_us: i64) -> Self {
-        let policy = alert.policy.clone().unwrap_or_default();
+        let usual = Policy::default();
+        let policy = alert.policy.as_ref().unwrap_or(&usual);
         Self {
             threshold: alert.threshold,
+            awake: Hours::of(policy),
             required: policy.required.max(1) as usize,
             of: policy.of.max(1).into(),
             close_after: policy.close_after.max(1).into(),
@@ -67,15 +81,26 @@ impl Rule {
             now_us,
         }
     }
+
+    /// For how many windows' time nothing has to be heard for a firing to be over: a window that is missing is waited for, and
+    /// then so many have to be quiet.
+    pub(crate) fn silence(&self) -> u64 {
+        PATIENCE + self.close_after
+    }
+
+    /// False for a probability that is not a number.
+    fn counts(&self, judged: &JudgedWindow) -> bool {
+        judged.probability >= self.threshold && self.awake.contain(judged.start_us)
+    }
 }
 
-/// Takes one verdict and returns what fires. Windows that were evaluated or are waiting already change nothing, nor do those
+/// Takes one verdict and returns what opens, goes on and closes. Windows that were evaluated or are waiting already change nothing, nor do those
 /// of an earlier epoch. A later epoch ends the one before.
 pub(crate) fn apply(
     state: &mut EvaluationRecord,
     epoch_us: i64,
     judged: JudgedWindow,
-    rule: Rule,
+    rule: &Rule,
 ) -> Vec<Decision> {
     if epoch_us < state.epoch_us {
         return Vec::new();
@@ -85,10 +110,11 @@ pub(crate) fn apply(
         while give_up(state) {
             decisions.extend(settle(state, rule));
         }
+        decisions.extend(close(state));
         *state = EvaluationRecord {
             epoch_us,
             // Epochs lie on the wall clock: a firing's end is the same time in the next.
-            ended_us: state.open.map_or(state.ended_us, |open| open.end_us),
+            ended_us: state.ended_us,
             ..EvaluationRecord::default()
         };
     }
@@ -115,9 +141,25 @@ pub(crate) fn give_up(state: &mut EvaluationRecord) -> bool {
     }
 }
 
+/// The open firing is over whatever comes next, and [`settle`] closes it; false if none is open.
+pub(crate) fn end(state: &mut EvaluationRecord) -> bool {
+    if let Some(open) = &mut state.open {
+        open.quiet = OVER;
+    }
+    state.open.is_some()
+}
+
+/// Whether the open firing is over and has yet to be closed.
+pub(crate) fn is_over(state: &EvaluationRecord) -> bool {
+    state.open.is_some_and(|open| open.quiet == OVER)
+}
+
 /// Evaluates what need not wait (any longer).
-pub(crate) fn settle(state: &mut EvaluationRecord, rule: Rule) -> Vec<Decision> {
+pub(crate) fn settle(state: &mut EvaluationRecord, rule: &Rule) -> Vec<Decision> {
     let mut decisions = Vec::new();
+    if is_over(state) {
+        decisions.extend(close(state));
+    }
     while let (Some(first), Some(last)) = (state.waiting.first(), state.waiting.last()) {
         let awaited = (last.window + 1).saturating_sub(PATIENCE);
         state.next_window = first.window.min(awaited.max(state.next_window));
@@ -153,13 +195,13 @@ fn counted_since(before: &EvaluationRecord, after: &EvaluationRecord) -> bool {
     last.is_some() && (after.epoch_us, last) != (before.epoch_us, before.counted.last())
 }
 
-fn evaluate(state: &mut EvaluationRecord, judged: JudgedWindow, rule: Rule) -> Option<Decision> {
-    // False for what is not a number.
-    let counts = judged.probability >= rule.threshold;
+/// A window may close one firing and open the next.
+fn evaluate(state: &mut EvaluationRecord, judged: JudgedWindow, rule: &Rule) -> Vec<Decision> {
+    let counts = rule.counts(&judged);
     remember(state, judged.window, counts, rule);
-    go_on(state, judged.window, counts, rule);
+    let mut decisions = Vec::from_iter(go_on(state, judged.window, counts, rule));
     if !counts {
-        return None;
+        return decisions;
     }
     let firing = match state.open {
         Some(open) => OpenFiring {
@@ -175,18 +217,20 @@ fn evaluate(state: &mut EvaluationRecord, judged: JudgedWindow, rule: Rule) -> O
             decided_us: rule.now_us,
             quiet: 0,
         },
-        None => return None,
+        None => return decisions,
     };
     state.open = Some(firing);
-    Some(Decision {
+    decisions.push(Decision {
         epoch_us: state.epoch_us,
         firing,
         window: judged,
-    })
+        closes: false,
+    });
+    decisions
 }
 
 /// Keeps which of the last windows counted, where that matters.
-fn remember(state: &mut EvaluationRecord, window: u64, counts: bool, rule: Rule) {
+fn remember(state: &mut EvaluationRecord, window: u64, counts: bool, rule: &Rule) {
     let oldest = (window + 1).saturating_sub(rule.of);
     state.counted.retain(|counted| *counted >= oldest);
     if counts && rule.of > 1 {
@@ -195,19 +239,32 @@ fn remember(state: &mut EvaluationRecord, window: u64, counts: bool, rule: Rule)
 }
 
 /// Closes the open firing if it does not go on with this window.
-fn go_on(state: &mut EvaluationRecord, window: u64, counts: bool, rule: Rule) {
-    let Some(open) = &mut state.open else { return };
+fn go_on(state: &mut EvaluationRecord, window: u64, counts: bool, rule: &Rule) -> Option<Decision> {
+    let open = state.open.as_mut()?;
     let between = window.saturating_sub(open.last_window + 1);
     let unknown = between.saturating_sub(open.quiet);
     open.quiet += u64::from(!counts);
     if unknown > BRIDGED || open.quiet >= rule.close_after {
-        state.ended_us = open.end_us;
-        state.open = None;
+        return close(state);
     }
+    None
+}
+
+/// Closes the open firing, if there is one.
+fn close(state: &mut EvaluationRecord) -> Option<Decision> {
+    let firing = state.open.take()?;
+    state.ended_us = firing.end_us;
+    Some(Decision {
+        epoch_us: state.epoch_us,
+        firing,
+        // Only a record that another program wrote lacks it.
+        window: firing.first.unwrap_or_default(),
+        closes: true,
+    })
 }
 
 /// Whether a window that counts opens a firing.
-fn opens(state: &EvaluationRecord, judged: &JudgedWindow, rule: Rule) -> bool {
+fn opens(state: &EvaluationRecord, judged: &JudgedWindow, rule: &Rule) -> bool {
     let enough = rule.of == 1 || state.counted.len() >= rule.required;
     let rested = state.ended_us == 0 || judged.start_us >= state.ended_us + rule.cooldown_us;
     enough && rested

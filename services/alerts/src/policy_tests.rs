@@ -1,12 +1,14 @@
-//! The state machine against tables, and against the same verdicts in order.
-
-use proptest::prelude::*;
+//! The state machine against tables.
 
 use super::*;
 use sightline_proto::v1;
 
+#[path = "policy_properties.rs"]
+mod properties;
+
 const RULE: Rule = Rule {
     threshold: 0.5,
+    awake: Hours::ALL,
     required: 1,
     of: 1,
     close_after: 1,
@@ -29,7 +31,7 @@ fn judged(window: u64, fires: bool) -> JudgedWindow {
 /// First and last window of each firing, in order, from all decisions made.
 fn firings(decisions: &[Decision]) -> Vec<(i64, u64, u64)> {
     let mut firings: Vec<(i64, u64, u64)> = Vec::new();
-    for decision in decisions {
+    for decision in decisions.iter().filter(|decision| !decision.closes) {
         let first = decision.firing.first.as_ref().expect("set").window;
         let (epoch, last) = (decision.epoch_us, decision.window.window);
         assert_eq!(decision.firing.last_window, last);
@@ -41,11 +43,23 @@ fn firings(decisions: &[Decision]) -> Vec<(i64, u64, u64)> {
     firings
 }
 
-fn fold(state: &mut EvaluationRecord, verdicts: &[(u64, bool)]) -> Vec<Decision> {
-    fold_by(RULE, state, verdicts)
+/// First and last window of each firing that closed, in order; each closes once and with its end.
+fn closed(decisions: &[Decision]) -> Vec<(i64, u64, u64)> {
+    let closings = decisions.iter().filter(|decision| decision.closes);
+    let closed = closings.map(|decision| {
+        assert!(!decision.opens());
+        let firing = decision.firing;
+        let first = firing.first.as_ref().expect("set").window;
+        (decision.epoch_us, first, firing.last_window)
+    });
+    closed.collect()
 }
 
-fn fold_by(rule: Rule, state: &mut EvaluationRecord, verdicts: &[(u64, bool)]) -> Vec<Decision> {
+fn fold(state: &mut EvaluationRecord, verdicts: &[(u64, bool)]) -> Vec<Decision> {
+    fold_by(&RULE, state, verdicts)
+}
+
+fn fold_by(rule: &Rule, state: &mut EvaluationRecord, verdicts: &[(u64, bool)]) -> Vec<Decision> {
     let apply_one = |&(window, fires): &(u64, bool)| apply(state, 1, judged(window, fires), rule);
     verdicts.iter().flat_map(apply_one).collect()
 }
@@ -63,7 +77,14 @@ fn check_by(rule: Rule, arrivals: &str, expected: &str) {
             (number.parse().expect("a number"), word.ends_with('+'))
         })
         .collect();
-    let found = firings(&fold_by(rule, &mut EvaluationRecord::default(), &verdicts));
+    let mut state = EvaluationRecord::default();
+    let decisions = fold_by(&rule, &mut state, &verdicts);
+    let found = firings(&decisions);
+    let mut over = found.clone();
+    if state.open.is_some() {
+        over.pop();
+    }
+    assert_eq!(closed(&decisions), over, "{arrivals} by {rule:?}");
     let found: Vec<_> = found.iter().map(|(_, a, b)| format!("{a}-{b}")).collect();
     assert_eq!(found.join(" "), expected, "{arrivals} by {rule:?}");
 }
@@ -123,11 +144,11 @@ fn none_opens_until_it_has_cooled_down() {
         check_by(rule(cooldown_us), arrivals, expected);
     }
     let mut state = EvaluationRecord::default();
-    let mut decisions = fold_by(rule(10), &mut state, &[(0, true), (1, true)]);
+    let mut decisions = fold_by(&rule(10), &mut state, &[(0, true), (1, true)]);
     for (epoch, window) in [(2, 3), (2, 4), (2, 5)] {
-        decisions.extend(apply(&mut state, epoch, judged(window, true), rule(10)));
+        decisions.extend(apply(&mut state, epoch, judged(window, true), &rule(10)));
         while give_up(&mut state) {
-            decisions.extend(settle(&mut state, rule(10)));
+            decisions.extend(settle(&mut state, &rule(10)));
         }
     }
     assert_eq!(
@@ -222,9 +243,10 @@ fn batches_of_a_transcript_wait_for_no_number_that_is_left_out() {
             by_similarity: true,
             ..judged(batch, fires)
         };
-        let decisions = apply(&mut state, 1, judged, RULE);
+        let decisions = apply(&mut state, 1, judged, &RULE);
         let again = batch == 9 && !fires;
-        assert_eq!(decisions.len(), usize::from(fires), "{batch}");
+        let counted = firings(&decisions).len();
+        assert_eq!(counted, usize::from(fires), "{batch}");
         assert!(state.waiting.is_empty() && (again || state.next_window == batch + 1));
     }
 }
@@ -240,7 +262,7 @@ fn a_probability_fires_from_the_threshold_on() {
     ] {
         let mut window = judged(0, true);
         window.probability = probability;
-        let decisions = apply(&mut EvaluationRecord::default(), 1, window, RULE);
+        let decisions = apply(&mut EvaluationRecord::default(), 1, window, &RULE);
         assert_eq!(decisions.len(), usize::from(fires), "{probability}");
     }
 }
@@ -251,7 +273,7 @@ fn a_new_epoch_ends_the_one_before() {
     let mut decisions = fold(&mut state, &[(0, false), (1, true), (3, true)]);
     // Numbers start again; 3 of the old epoch has waited long enough.
     for (epoch, window, fires) in [(2, 0, true), (1, 2, true), (1, 4, true), (2, 1, false)] {
-        decisions.extend(apply(&mut state, epoch, judged(window, fires), RULE));
+        decisions.extend(apply(&mut state, epoch, judged(window, fires), &RULE));
     }
     assert_eq!(firings(&decisions), [(1, 1, 3), (2, 0, 0)]);
 }
@@ -261,133 +283,76 @@ fn giving_up_lets_the_last_window_of_a_stream_fire() {
     let mut state = EvaluationRecord::default();
     assert_eq!(fold(&mut state, &[(0, false), (2, true)]), []);
     assert!(give_up(&mut state));
-    assert_eq!(firings(&settle(&mut state, RULE)), [(1, 2, 2)]);
+    assert_eq!(firings(&settle(&mut state, &RULE)), [(1, 2, 2)]);
     assert!(!give_up(&mut state));
     // The one that was given up comes after all.
     assert_eq!(fold(&mut state, &[(1, true)]), []);
 }
 
 #[test]
+fn a_firing_closes_by_windows_an_epoch_or_because_it_is_over() {
+    let mut state = EvaluationRecord::default();
+    assert!(!end(&mut state), "none is open");
+    let decisions = fold(&mut state, &[(0, true), (1, true), (2, false)]);
+    assert_eq!(closed(&decisions), [(1, 0, 1)]);
+    let closing = decisions.last().expect("set");
+    assert_eq!((closing.firing.end_us, closing.window.window), (10, 0));
+    let mut decisions = fold(&mut state, &[(3, true), (5, true)]);
+    decisions.extend(apply(&mut state, 2, judged(0, true), &RULE));
+    assert_eq!(closed(&decisions), [(1, 3, 5)], "with what waited");
+    // It does not go on, although the next window counts.
+    assert!(end(&mut state) && is_over(&state));
+    let mut decisions = settle(&mut state, &RULE);
+    assert_eq!(closed(&decisions), [(2, 0, 0)]);
+    decisions.extend(apply(&mut state, 2, judged(1, true), &RULE));
+    assert_eq!(firings(&decisions), [(2, 1, 1)]);
+    // Even where nobody said so in between.
+    end(&mut state);
+    let decisions = apply(&mut state, 2, judged(2, true), &RULE);
+    assert_eq!(
+        (firings(&decisions), closed(&decisions)),
+        (vec![(2, 2, 2)], vec![(2, 1, 1)])
+    );
+}
+
+#[test]
+fn windows_that_start_while_the_alert_sleeps_do_not_count() {
+    // It is awake for the first hour of each day; windows last a quarter.
+    let rule = Rule {
+        awake: Hours::of(&v1::Policy {
+            schedule: vec![v1::policy::Awake {
+                to_minute: 60,
+                ..v1::policy::Awake::default()
+            }],
+            ..v1::Policy::default()
+        }),
+        ..RULE
+    };
+    let quarter_us = 900_000_000;
+    let mut state = EvaluationRecord::default();
+    let mut decisions = Vec::new();
+    for window in (0..8).chain(94..99) {
+        let start_us = i64::try_from(window).expect("small") * quarter_us;
+        let judged = JudgedWindow {
+            start_us,
+            end_us: start_us + quarter_us,
+            ..judged(window, true)
+        };
+        decisions.extend(apply(&mut state, 1, judged, &rule));
+    }
+    assert_eq!(closed(&decisions), [(1, 0, 3)]);
+    assert_eq!(firings(&decisions), [(1, 0, 3), (1, 96, 98)]);
+}
+
+#[test]
 fn the_opening_stays_as_it_was_decided() {
     let mut state = EvaluationRecord::default();
-    let opened = apply(&mut state, 1, judged(0, true), RULE).remove(0);
+    let opened = apply(&mut state, 1, judged(0, true), &RULE).remove(0);
     assert!(opened.opens());
     let later = Rule { now_us: 99, ..RULE };
-    let extended = apply(&mut state, 1, judged(1, true), later).remove(0);
+    let extended = apply(&mut state, 1, judged(1, true), &later).remove(0);
     assert!(!extended.opens());
     assert_eq!(extended.firing.decided_us, 7);
     assert_eq!(extended.firing.first, opened.firing.first);
     assert_eq!(extended.firing.end_us, 10);
-}
-
-/// Windows 0 and up without gaps, then some of them missing, swapped with a neighbour and repeated.
-fn deliveries() -> impl Strategy<Value = (Vec<bool>, Vec<(u64, bool)>)> {
-    let window = (any::<bool>(), any::<bool>(), 0..3_usize);
-    prop::collection::vec(window, 1..60).prop_map(|windows| {
-        let fires: Vec<bool> = windows.iter().map(|w| w.0).collect();
-        let mut arrivals: Vec<(u64, bool)> = (0..).zip(fires.iter().copied()).collect();
-        let mut at = 0;
-        while at + 1 < arrivals.len() {
-            if windows[at].1 {
-                arrivals.swap(at, at + 1);
-                at += 1;
-            }
-            at += 1;
-        }
-        // A redelivery repeats the last few verdicts in their order.
-        let mut delivered = Vec::new();
-        for (at, &arrival) in arrivals.iter().enumerate() {
-            delivered.push(arrival);
-            let again = windows[at].2.min(at);
-            delivered.extend_from_slice(&arrivals[at - again..at]);
-        }
-        (fires, delivered)
-    })
-}
-
-/// The firings of windows in order: what the policy says in words.
-fn told(fires: &[bool], rule: Rule) -> Vec<(i64, u64, u64)> {
-    let mut told: Vec<(i64, u64, u64)> = Vec::new();
-    for (at, _) in fires.iter().enumerate().filter(|(_, fires)| **fires) {
-        let window = at as u64;
-        let last = &fires[(at + 1).saturating_sub(rule.of as usize)..=at];
-        let enough = last.iter().filter(|fires| **fires).count() >= rule.required;
-        match told.last_mut() {
-            Some(run) if window - run.2 <= rule.close_after => run.2 = window,
-            Some(run) if ((window - run.2 - 1) * 5) < rule.cooldown_us as u64 => {}
-            _ if enough => told.push((1, window, window)),
-            _ => {}
-        }
-    }
-    told
-}
-
-fn rules() -> impl Strategy<Value = Rule> {
-    let numbers = (1..5_u64, 1..5_usize, 1..4_u64, 0..40_i64);
-    numbers.prop_map(|(of, required, close_after, cooldown_us)| Rule {
-        required: required.min(of as usize),
-        of,
-        close_after,
-        cooldown_us,
-        ..RULE
-    })
-}
-
-proptest! {
-    /// Any order within the bound and any redelivery lead to the firings that the windows in order lead to.
-    #[test]
-    fn order_and_redelivery_do_not_matter((fires, delivered) in deliveries(), rule in rules()) {
-        let mut state = EvaluationRecord::default();
-        prop_assert_eq!(firings(&fold_by(rule, &mut state, &delivered)), told(&fires, rule));
-        prop_assert!(state.waiting.is_empty());
-        prop_assert_eq!(state.next_window, fires.len() as u64);
-    }
-
-    /// The process dies anywhere, again and again: before the record of a batch is stored, after it, and when only some of
-    /// the batch is acknowledged. What is not acknowledged comes again.
-    #[test]
-    fn crashes_neither_lose_nor_invent(
-        (fires, delivered) in deliveries(),
-        rule in rules(),
-        crashes in prop::collection::vec((0..5_usize, prop::option::of(0..3_usize)), 0..20),
-    ) {
-        let mut stored = EvaluationRecord::default();
-        let mut decisions = Vec::new();
-        let mut acknowledged = 0;
-        let mut crashes = crashes.into_iter();
-        while acknowledged < delivered.len() {
-            let crash = crashes.next();
-            let mut whole_batches = crash.map_or(usize::MAX, |(batches, _)| batches);
-            let mut memory = stored.clone();
-            while acknowledged < delivered.len() {
-                let batch = &delivered[acknowledged..delivered.len().min(acknowledged + 3)];
-                let before = memory.clone();
-                let made = fold_by(rule, &mut memory, batch);
-                let must_store = must_store(&before, &memory, &made);
-                decisions.extend(made);
-                let acks = match crash {
-                    Some((_, None)) if whole_batches == 0 => break,
-                    Some((_, Some(some))) if whole_batches == 0 => some,
-                    _ => batch.len(),
-                };
-                if must_store {
-                    stored = memory.clone();
-                }
-                acknowledged += acks.min(batch.len());
-                if acks < batch.len() {
-                    break;
-                }
-                whole_batches = whole_batches.saturating_sub(1);
-            }
-        }
-        while give_up(&mut stored) {
-            decisions.extend(settle(&mut stored, rule));
-        }
-        prop_assert_eq!(sorted(firings(&decisions)), told(&fires, rule));
-    }
-}
-
-fn sorted(mut firings: Vec<(i64, u64, u64)>) -> Vec<(i64, u64, u64)> {
-    firings.sort_unstable();
-    firings
 }

@@ -9,8 +9,18 @@ use sightline_proto::v1::Alert;
 use sightline_proto::v1::alert::State;
 use tokio::sync::watch;
 
-/// Enabled alerts by what they watch: index and event.
+/// Enabled alerts by what they watch: see [`key`].
 pub(crate) type Watched = HashMap<(String, String), Vec<Arc<Alert>>>;
+
+/// What is watched: an event on an index, or on a stream where there is none (its health).
+pub(crate) fn key(index_id: &str, rtstream_id: &str, event_id: &str) -> (String, String) {
+    let on = if index_id.is_empty() {
+        rtstream_id
+    } else {
+        index_id
+    };
+    (on.to_owned(), event_id.to_owned())
+}
 
 /// The catalog's alerts, arranged for looking them up; shared by all partitions.
 pub(crate) struct Watchlist {
@@ -49,7 +59,7 @@ fn arrange(catalog: &Catalog) -> Watched {
         // A stream that is deleted takes its alerts with it, a moment later.
         let stream = catalog.get::<RtStreamRecord>(&alert.rtstream_id);
         if alert.state() == State::Enabled && stream.is_some() {
-            let key = (alert.index_id.clone(), alert.event_id.clone());
+            let key = key(&alert.index_id, &alert.rtstream_id, &alert.event_id);
             watched
                 .entry(key)
                 .or_default()

@@ -1,0 +1,340 @@
+//! Bringing one alert forward: by its verdicts, or because time has gone by without any.
+//!
+//! What verdicts decide is published and then stored: they come again after a crash, and decide the same. What time decides
+//! would not come out the same once more, so that it is stored first, and published by what is stored.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sightline_bus::{BusError, ObservationKind, Subject};
+use sightline_catalog::{CatalogError, Versioned};
+use sightline_proto::internal::{
+    AlertRecord, EvaluationRecord, EventRecord, JudgedWindow, RtStreamRecord, RunRecord,
+};
+use sightline_proto::time::micros;
+use sightline_proto::v1::rt_stream::State;
+use sightline_proto::v1::{Alert, Event};
+use sightline_service::failpoint;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::Shared;
+use crate::firing::Firing;
+use crate::policy::{self, Decision, Rule};
+
+/// For how long at least nothing has to be heard for a firing to be over: what a crash left unacknowledged comes first.
+const REDELIVERED: Duration = Duration::from_secs(12);
+/// The same where the stream goes on: its verdicts are late.
+const LATE: Duration = Duration::from_secs(60);
+
+/// Why an alert's decisions could not be brought out.
+#[derive(Debug, Error)]
+pub(crate) enum AdvanceError {
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+/// How far one alert has come, in memory.
+#[derive(Clone)]
+pub(crate) struct Tracked {
+    /// As it was when a verdict came: once it is deleted nobody else knows.
+    pub(crate) alert: Arc<Alert>,
+    pub(crate) record: EvaluationRecord,
+    /// The catalog's revision of the record; none if there is no record.
+    revision: Option<u64>,
+    /// The record's `next_window` as it is stored.
+    pub(crate) stored_next: u64,
+    /// Since when a window has been waiting.
+    waiting_since: Option<Instant>,
+    /// When the last verdict came.
+    heard: Instant,
+}
+
+impl Tracked {
+    pub(crate) fn stored(alert: Arc<Alert>, found: &Versioned<EvaluationRecord>) -> Self {
+        Self {
+            alert,
+            record: EvaluationRecord::clone(&found.value),
+            revision: Some(found.revision),
+            stored_next: found.value.next_window,
+            waiting_since: (!found.value.waiting.is_empty()).then(Instant::now),
+            heard: Instant::now(),
+        }
+    }
+
+    /// An alert without a record: what was before its first verdict is not waited for if it began before the alert existed.
+    pub(crate) fn new(alert: Arc<Alert>, epoch_us: i64, first: &JudgedWindow) -> Self {
+        let created_us = alert.create_time.as_ref().map_or(0, micros);
+        let before_us = first.start_us - (first.end_us - first.start_us);
+        let record = EvaluationRecord {
+            epoch_us,
+            next_window: if before_us < created_us {
+                first.window
+            } else {
+                0
+            },
+            ..EvaluationRecord::default()
+        };
+        Self {
+            alert,
+            record,
+            revision: None,
+            stored_next: 0,
+            waiting_since: None,
+            heard: Instant::now(),
+        }
+    }
+
+    /// Whether another process has stored something since.
+    pub(crate) fn is_before(&self, found: &Versioned<EvaluationRecord>) -> bool {
+        self.revision < Some(found.revision)
+    }
+
+    /// Whether something is to be done when time goes by.
+    pub(crate) fn pends(&self) -> bool {
+        self.record.open.is_some() || !self.record.waiting.is_empty()
+    }
+
+    /// Whether the first waiting window has waited for as long as two windows last.
+    pub(crate) fn overdue(&self) -> bool {
+        let (Some(since), Some(first)) = (self.waiting_since, self.record.waiting.first()) else {
+            return false;
+        };
+        since.elapsed() >= 2 * length(first)
+    }
+
+    /// Whether the open firing is over because nothing is heard any more.
+    fn silent(&self, rule: &Rule, live: bool) -> bool {
+        let Some(open) = self.record.open else {
+            return false;
+        };
+        let window = open.first.as_ref().map_or(Duration::ZERO, length);
+        let windows = u32::try_from(rule.silence()).unwrap_or(u32::MAX);
+        let least = if live { LATE } else { REDELIVERED };
+        self.record.waiting.is_empty()
+            && self.heard.elapsed() >= window.saturating_mul(windows).max(least)
+    }
+}
+
+fn length(window: &JudgedWindow) -> Duration {
+    Duration::from_micros(u64::try_from(window.end_us - window.start_us).unwrap_or(0))
+}
+
+/// The windows that an alert waits for are unknown.
+pub(crate) fn give_up(state: &mut EvaluationRecord) {
+    policy::give_up(state);
+}
+
+/// The open firing is over.
+pub(crate) fn close(state: &mut EvaluationRecord) {
+    policy::end(state);
+}
+
+/// So it is, and nobody wants to know of what waits.
+pub(crate) fn drop_all(state: &mut EvaluationRecord) {
+    policy::end(state);
+    state.waiting.clear();
+}
+
+impl Shared {
+    /// Brings an alert forward by its verdicts, windows with their epochs. After an error the state is the one before, or the
+    /// catalog's if that is another one.
+    pub(crate) async fn advance(
+        &self,
+        partition: u32,
+        id: String,
+        tracked: Tracked,
+        windows: Vec<(i64, JudgedWindow)>,
+    ) -> (String, Tracked, Result<(), AdvanceError>) {
+        let rule = self.rule(&tracked.alert);
+        let mut next = tracked.clone();
+        next.heard = Instant::now();
+        let mut decisions = policy::settle(&mut next.record, &rule);
+        for (epoch_us, judged) in windows {
+            decisions.extend(policy::apply(&mut next.record, epoch_us, judged, &rule));
+        }
+        match self
+            .bring_out(partition, &tracked, &mut next, &decisions)
+            .await
+        {
+            Ok(()) => (id, next, Ok(())),
+            Err(error) => {
+                let tracked = self.after_failure(tracked, &error).await;
+                (id, tracked, Err(error))
+            }
+        }
+    }
+
+    /// Brings an alert forward by time: the change is stored before anything is decided by it.
+    pub(crate) async fn advance_by_time(
+        &self,
+        partition: u32,
+        before: Tracked,
+        change: fn(&mut EvaluationRecord),
+    ) -> (Tracked, Result<(), AdvanceError>) {
+        let mut tracked = before.clone();
+        change(&mut tracked.record);
+        if let Err(error) = self.store(&mut tracked).await {
+            return (self.after_failure(before, &error).await, Err(error));
+        }
+        failpoint::hit("alerts.after_time");
+        let mut next = tracked.clone();
+        let decisions = policy::settle(&mut next.record, &self.rule(&tracked.alert));
+        match self
+            .bring_out(partition, &tracked, &mut next, &decisions)
+            .await
+        {
+            Ok(()) => (next, Ok(())),
+            Err(error) => (self.after_failure(tracked, &error).await, Err(error)),
+        }
+    }
+
+    /// Says that the open firing of an alert that was deleted is over. What is stored of it is removed by `forget`.
+    pub(crate) async fn close_deleted(
+        &self,
+        partition: u32,
+        tracked: &Tracked,
+    ) -> Result<(), BusError> {
+        let mut record = tracked.record.clone();
+        drop_all(&mut record);
+        for decision in policy::settle(&mut record, &self.rule(&tracked.alert)) {
+            self.publish(partition, &tracked.alert, &decision).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the open firing is over, although no window says so.
+    pub(crate) fn is_over(&self, tracked: &Tracked) -> bool {
+        let stream = &tracked.alert.rtstream_id;
+        let live = || {
+            let run = self.catalog.get::<RunRecord>(stream);
+            run.is_some_and(|run| run.value.state == i32::from(State::Active))
+        };
+        let rule = self.rule(&tracked.alert);
+        // The catalog is asked only of those that have been silent for a while.
+        policy::is_over(&tracked.record)
+            || (tracked.silent(&rule, false) && tracked.silent(&rule, live()))
+    }
+
+    fn rule(&self, alert: &Alert) -> Rule {
+        Rule::of(alert, self.clock.now_us())
+    }
+
+    /// Publishes the decisions, then stores the state that they led to.
+    async fn bring_out(
+        &self,
+        partition: u32,
+        before: &Tracked,
+        next: &mut Tracked,
+        decisions: &[Decision],
+    ) -> Result<(), AdvanceError> {
+        for decision in decisions {
+            self.publish(partition, &next.alert, decision).await?;
+        }
+        if policy::must_store(&before.record, &next.record, decisions) {
+            self.store(next).await?;
+            failpoint::hit("alerts.after_state");
+        }
+        next.waiting_since = match next.record.waiting.first() {
+            None => None,
+            same if same == before.record.waiting.first() => before.waiting_since,
+            Some(_) => Some(Instant::now()),
+        };
+        Ok(())
+    }
+
+    async fn publish(
+        &self,
+        partition: u32,
+        alert: &Alert,
+        decision: &Decision,
+    ) -> Result<(), BusError> {
+        let event = self.event(&alert.event_id);
+        let record = self.catalog.get::<AlertRecord>(&alert.id);
+        let stream = self.catalog.get::<RtStreamRecord>(&alert.rtstream_id);
+        let stream = stream
+            .as_ref()
+            .and_then(|record| record.value.rtstream.as_ref());
+        let firing = Firing {
+            decision,
+            alert,
+            event: &event,
+            collection_id: stream.map_or("", |stream| &stream.collection_id),
+            tenant: record.as_ref().map_or("", |record| &record.value.tenant),
+            links: stream
+                .filter(|stream| stream.store)
+                .map(|_| &self.config.links),
+        };
+        let observation = firing.observation();
+        let subject = Subject::Observation {
+            partition,
+            kind: ObservationKind::Firing,
+            rtstream: alert.rtstream_id.clone(),
+        };
+        failpoint::hit("alerts.before_firing");
+        self.bus
+            .publish(&subject, &observation.id, &observation)
+            .await?;
+        failpoint::hit("alerts.after_firing");
+        if (decision.opens() || decision.closes) && !self.is_muted(alert, decision) {
+            self.tell(&firing).await?;
+        }
+        if decision.opens() {
+            self.metrics.firings.inc();
+            tracing::info!(alert = alert.id, firing = firing.id(), "alert fired");
+        }
+        if decision.closes {
+            tracing::info!(alert = alert.id, firing = firing.id(), "firing closed");
+        }
+        Ok(())
+    }
+
+    /// Nobody hears of a firing that was decided while its alert was muted, nor of what comes of another one then.
+    fn is_muted(&self, alert: &Alert, decision: &Decision) -> bool {
+        let muted_us = alert.mute_time.as_ref().map_or(i64::MIN, micros);
+        decision.firing.decided_us < muted_us || self.clock.now_us() < muted_us
+    }
+
+    /// An event that was deleted beneath its alert goes by its id.
+    fn event(&self, id: &str) -> Event {
+        let record = self.catalog.get::<EventRecord>(id);
+        let event = record.and_then(|record| record.value.event.clone());
+        event.unwrap_or_else(|| Event {
+            id: id.to_owned(),
+            prompt: id.to_owned(),
+            label: id.to_owned(),
+            ..Event::default()
+        })
+    }
+
+    pub(crate) async fn store(&self, tracked: &mut Tracked) -> Result<(), AdvanceError> {
+        let id = &tracked.alert.id;
+        let revision = match tracked.revision {
+            Some(revision) => self.catalog.update(id, &tracked.record, revision).await?,
+            None => self.catalog.create(id, &tracked.record).await?,
+        };
+        tracked.revision = Some(revision);
+        tracked.stored_next = tracked.record.next_window;
+        Ok(())
+    }
+
+    /// A record that is not at the expected revision is the one to go on from: a write of ours whose confirmation got lost,
+    /// or another process's.
+    async fn after_failure(&self, before: Tracked, error: &AdvanceError) -> Tracked {
+        let AdvanceError::Catalog(CatalogError::Conflict { .. } | CatalogError::Exists { .. }) =
+            error
+        else {
+            return before;
+        };
+        match self
+            .catalog
+            .fetch::<EvaluationRecord>(&before.alert.id)
+            .await
+        {
+            Ok(Some(found)) => Tracked::stored(before.alert, &found),
+            _ => before,
+        }
+    }
+}

@@ -1,15 +1,17 @@
-//! The audio track: decoded to 16 kHz mono and cut into utterances.
+//! The audio track: decoded to 16 kHz mono, cut into utterances and measured.
 
 use std::sync::Arc;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use sightline_proto::internal::Utterance;
 use sightline_proto::internal::child_report::Report;
+use sightline_proto::internal::measured_window::What;
+use sightline_proto::internal::{MeasuredWindow, Utterance};
 
 use crate::chain::{Chain, Output, SHIFT_US, element, timed};
 use crate::codecs::Codec;
 use crate::error::Failure;
+use crate::measure::{Heard, SoundMeter};
 use crate::session::Session;
 use crate::speech::{Cutter, RATE, Speech};
 
@@ -29,6 +31,8 @@ pub(crate) struct AudioTrack {
     from_us: i64,
     /// The transcription session.
     session_number: u32,
+    /// Measures, where that is wanted.
+    meter: Option<SoundMeter>,
     errors: u32,
 }
 
@@ -43,6 +47,7 @@ impl AudioTrack {
             wanted: false,
             from_us: 0,
             session_number: 0,
+            meter: None,
             errors: 0,
         }
     }
@@ -58,10 +63,9 @@ impl AudioTrack {
         position_us: i64,
     ) -> Result<(), Failure> {
         self.follow_wishes();
-        if !self.wanted {
-            return Ok(());
-        }
-        if position_us + LEAD_US < self.from_us {
+        let transcribed = self.wanted && position_us + LEAD_US >= self.from_us;
+        let measured = self.meter.as_ref().map(SoundMeter::start_us);
+        if !transcribed && measured.is_none_or(|start_us| position_us < start_us) {
             return Ok(());
         }
         match self.decode(caps, buffer, position_us) {
@@ -81,8 +85,15 @@ impl AudioTrack {
         }
     }
 
-    /// The audio ends here: an utterance under way is over.
+    /// The audio ends here: an utterance under way is over, and what was heard of a window is all of it.
     pub(crate) fn finish(&mut self) {
+        self.finish_utterance();
+        if let Some(heard) = self.meter.as_mut().and_then(SoundMeter::finish) {
+            self.report_measured(heard);
+        }
+    }
+
+    fn finish_utterance(&mut self) {
         if let Some(speech) = self.cutter.take().and_then(|mut c| c.finish()) {
             self.report(speech);
         }
@@ -114,14 +125,23 @@ impl AudioTrack {
             .map(|bytes| i16::from_le_bytes([bytes[0], bytes[1]]))
             .collect();
         let position_us = i64::try_from(pts.useconds()).unwrap_or(i64::MAX) - SHIFT_US;
-        self.cut(position_us, &samples);
+        if let Some(over) = self
+            .meter
+            .as_mut()
+            .and_then(|m| m.push(position_us, &samples))
+        {
+            self.report_measured(over);
+        }
+        if self.wanted {
+            self.cut(position_us, &samples);
+        }
         Ok(())
     }
 
     fn cut(&mut self, position_us: i64, samples: &[i16]) {
         let goes_on = self.cutter.as_mut().is_some_and(|c| c.follow(position_us));
         if !goes_on {
-            self.finish();
+            self.finish_utterance();
         }
         let from_us = self.from_us.max(0);
         let cutter = self
@@ -145,15 +165,29 @@ impl AudioTrack {
         }));
     }
 
+    fn report_measured(&self, heard: Heard) {
+        let timeline = &self.session.timeline;
+        self.session.report(Report::Measured(MeasuredWindow {
+            window: heard.window,
+            captured_us: timeline.captured_us(heard.last_us),
+            sampled_us: timeline.now_us(),
+            what: Some(What::Sound(heard.sound)),
+        }));
+    }
+
     fn follow_wishes(&mut self) {
         if let Some((take, version)) = self.session.control.take_since(self.version) {
             self.version = version;
             let goes_on = self.wanted && take.audio && take.audio_session == self.session_number;
-            if !goes_on {
+            if !goes_on && (self.wanted || take.audio) {
                 // What was heard before belongs to the session before.
-                self.finish();
+                self.finish_utterance();
                 self.chains = None;
             }
+            self.meter = take.measure_sound.then(|| {
+                let known = self.meter.take();
+                known.unwrap_or_else(|| SoundMeter::from_window(take.sound_from_window))
+            });
             self.wanted = take.audio;
             self.from_us = take.audio_from_us;
             self.session_number = take.audio_session;

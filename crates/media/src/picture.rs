@@ -28,6 +28,13 @@ pub(crate) struct Picture {
     pub(crate) position_us: i64,
 }
 
+impl Picture {
+    /// As it came out of the decoder.
+    pub(crate) fn decoded(&self) -> &Output {
+        &self.output
+    }
+}
+
 /// Decodes pictures, in coding order in and in showing order out.
 pub(crate) struct Decoder {
     chain: Chain,

@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sightline_proto::internal::child_report::Report;
-use sightline_proto::internal::{Frame, SampledWindow, TakeFrom};
+use sightline_proto::internal::measured_window::What;
+use sightline_proto::internal::{Frame, MeasuredWindow, SampledWindow, TakeFrom};
 
 use crate::codecs::Codec;
 use crate::error::Failure;
 use crate::grid::{Grid, GridWindow};
+use crate::measure;
 use crate::picture::{Coded, Decoder, JpegEncoder, Picture};
 use crate::session::Session;
 use crate::timeline::Pace;
@@ -21,7 +23,7 @@ const MAX_WAITING_BYTES: usize = 32 << 20;
 /// All frames of a window together: the bus takes 1 MB.
 const MAX_WINDOW_BYTES: usize = 900_000;
 /// How much earlier than a slot's start a camera's frame may be and still count as in it.
-const LIVE_EARLY_US: i64 = 40_000;
+pub(crate) const LIVE_EARLY_US: i64 = 40_000;
 /// Errors in a row that a decoder is started anew after.
 const MAX_ERRORS: u32 = 20;
 
@@ -32,6 +34,8 @@ pub(crate) struct VideoTrack {
     decoder: Option<Decoder>,
     encoder: JpegEncoder,
     grids: Vec<Grid>,
+    /// Which pictures are measured: its frames hold pixels of them.
+    measuring: Option<Grid>,
     /// Version of the control's wishes that `grids` follows.
     version: u64,
     group: Group,
@@ -50,14 +54,14 @@ struct Group {
 
 /// How far keyframes are apart.
 #[derive(Default)]
-struct Keyframes {
+pub(crate) struct Keyframes {
     last_us: Option<i64>,
     /// The last few distances.
     distances: VecDeque<i64>,
 }
 
 impl Keyframes {
-    fn seen(&mut self, position_us: i64) {
+    pub(crate) fn seen(&mut self, position_us: i64) {
         if let Some(last) = self.last_us.replace(position_us) {
             self.distances.push_back(position_us - last);
             if self.distances.len() > 3 {
@@ -67,7 +71,7 @@ impl Keyframes {
     }
 
     /// Whether there is one in every stretch of this length, as far as can be told at a position.
-    fn are_within(&self, slot_us: i64, position_us: i64) -> bool {
+    pub(crate) fn are_within(&self, slot_us: i64, position_us: i64) -> bool {
         // Cameras stamp their pictures a little unevenly.
         let slot_us = slot_us + slot_us / 100;
         let waited = self.last_us.map_or(0, |last| position_us - last);
@@ -84,6 +88,7 @@ impl VideoTrack {
             decoder: None,
             encoder,
             grids: Vec::new(),
+            measuring: None,
             version: 0,
             group: Group::default(),
             keyframes: Keyframes::default(),
@@ -113,8 +118,8 @@ impl VideoTrack {
         self.group.bytes += coded.buffer.size();
         self.group.waiting.push(coded);
 
-        let wanted_now = key && self.grids.iter().any(|grid| grid.wants(position_us));
-        let between_keyframes = self.grids.iter().any(|grid| {
+        let wanted_now = key && self.all_grids().any(|grid| grid.wants(position_us));
+        let between_keyframes = self.all_grids().any(|grid| {
             grid.due_us() <= position_us && !self.keyframes.are_within(grid.slot_us(), position_us)
         });
         if wanted_now || between_keyframes || self.group.bytes > MAX_WAITING_BYTES {
@@ -128,6 +133,9 @@ impl VideoTrack {
                 .filter_map(|grid| grid.read_up_to(position_us))
                 .collect();
             self.report(over);
+            let measured = self.measuring.as_mut();
+            let over = measured.and_then(|grid| grid.read_up_to(position_us));
+            self.report_measured(over);
         }
         Ok(())
     }
@@ -141,6 +149,8 @@ impl VideoTrack {
         self.fill(held_back.unwrap_or_default())?;
         let over: Vec<_> = self.grids.iter_mut().filter_map(Grid::finish).collect();
         self.report(over);
+        let over = self.measuring.as_mut().and_then(Grid::finish);
+        self.report_measured(over);
         Ok(())
     }
 
@@ -190,6 +200,7 @@ impl VideoTrack {
             self.errors = 0;
             self.session.activity.decoded();
             let position_us = picture.position_us;
+            self.measure(&picture);
             if !self.grids.iter().any(|grid| grid.wants(position_us)) {
                 continue;
             }
@@ -206,6 +217,26 @@ impl VideoTrack {
             self.report(complete);
         }
         Ok(())
+    }
+
+    fn all_grids(&self) -> impl Iterator<Item = &Grid> {
+        self.grids.iter().chain(&self.measuring)
+    }
+
+    fn measure(&mut self, picture: &Picture) {
+        let position_us = picture.position_us;
+        let measuring = self.measuring.as_mut();
+        let Some(grid) = measuring.filter(|grid| grid.wants(position_us)) else {
+            return;
+        };
+        let Some(pixels) = measure::pixels(picture) else {
+            return;
+        };
+        let over = grid.take(Frame {
+            time_us: position_us,
+            jpeg: pixels,
+        });
+        self.report_measured(over);
     }
 
     /// How large a frame may be for any of the samplings.
@@ -231,6 +262,20 @@ impl VideoTrack {
         }
     }
 
+    fn report_measured(&self, windows: impl IntoIterator<Item = GridWindow>) {
+        for window in windows {
+            let Some(last) = window.frames.last() else {
+                continue;
+            };
+            self.session.report(Report::Measured(MeasuredWindow {
+                window: window.window,
+                captured_us: self.session.timeline.captured_us(last.time_us),
+                sampled_us: self.session.timeline.now_us(),
+                what: Some(What::Pictures(measure::pictures(&window.frames))),
+            }));
+        }
+    }
+
     fn follow_wishes(&mut self, position_us: i64) {
         let Some((take, version)) = self.session.control.take_since(self.version) else {
             return;
@@ -241,6 +286,13 @@ impl VideoTrack {
         };
         let first_wishes = self.version == 0;
         self.version = version;
+        let begin = |sampling, first_window: u64| {
+            let next_whole = match first_wishes {
+                true => 0,
+                false => Grid::window_from(&sampling, position_us),
+            };
+            Grid::new(sampling, first_window.max(next_whole), early_us)
+        };
         let mut grids = Vec::with_capacity(take.samplings.len());
         for wanted in &take.samplings {
             let Some(sampling) = wanted.sampling else {
@@ -249,13 +301,13 @@ impl VideoTrack {
             let known = self.grids.iter().position(|g| *g.sampling() == sampling);
             grids.push(match known {
                 Some(known) => self.grids.swap_remove(known),
-                None if first_wishes => Grid::new(sampling, wanted.first_window, early_us),
-                None => {
-                    let next_whole = Grid::window_from(&sampling, position_us);
-                    Grid::new(sampling, wanted.first_window.max(next_whole), early_us)
-                }
+                None => begin(sampling, wanted.first_window),
             });
         }
+        self.measuring = take.measure_pictures.then(|| {
+            let known = self.measuring.take();
+            known.unwrap_or_else(|| begin(measure::PICTURES, take.pictures_from_window))
+        });
         self.grids = grids;
         self.session.activity.wants_pictures(longest_slot(&take));
     }
@@ -264,7 +316,9 @@ impl VideoTrack {
 /// How long no picture may be wanted at all; none if none ever is.
 fn longest_slot(take: &TakeFrom) -> Option<i64> {
     let samplings = take.samplings.iter().filter_map(|w| w.sampling.as_ref());
+    let measured = take.measure_pictures.then_some(&measure::PICTURES);
     samplings
+        .chain(measured)
         .map(|s| s.window_us / i64::from(s.frame_count.max(1)))
         .max()
 }

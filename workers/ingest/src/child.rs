@@ -1,9 +1,10 @@
-//! The child's side: reads one source for its worker, or makes one picture or file, as it hears on standard input, and tells on
+//! The child's side: reads one source for its worker, or makes pictures or one file, as it hears on standard input, and tells on
 //! standard output.
 
 use std::io::{self, BufReader, Stdin};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ const LAST_MOMENT: Duration = Duration::from_secs(2);
 /// Where commands come from.
 type Commands = BufReader<Stdin>;
 
-/// Does what it is commanded on standard input, until that is done or the worker is gone: reads one source, takes one picture out
-/// of a segment, or writes one export. What the hidden `sightline ingest-child` does.
+/// Does what it is commanded on standard input, until that is done or the worker is gone: reads one source, takes pictures out of
+/// segments, or writes one export. What the hidden `sightline ingest-child` does.
 pub fn run_child() -> ExitCode {
     limit();
     let control = Arc::new(Control::default());
@@ -42,7 +43,7 @@ pub fn run_child() -> ExitCode {
     let first = wire::read::<ChildCommand>(&mut stdin);
     let last = match first.ok().flatten().and_then(|first| first.command) {
         Some(Command::Open(open)) => read_source(&open, stdin, &control, &output),
-        Some(Command::Thumbnail(wanted)) => picture(&wanted, stdin),
+        Some(Command::Thumbnail(wanted)) => return pictures(wanted, stdin, &output),
         Some(Command::Export(wanted)) => write_export(&wanted, stdin),
         // The worker is gone before it said what to do.
         _ => return ExitCode::SUCCESS,
@@ -72,13 +73,29 @@ fn read_source(
     }
 }
 
-/// Takes a picture out of a segment.
-fn picture(wanted: &MakeThumbnail, mut stdin: Commands) -> Report {
-    // Nothing more comes until the worker is done with this child, or gone.
+/// Takes pictures out of segments, one after the other, until the worker is done with this child, or gone.
+fn pictures(first: MakeThumbnail, mut stdin: Commands, output: &Output) -> ExitCode {
+    let (sender, wanted) = sync_channel(1);
     std::thread::spawn(move || {
-        let _ = wire::read::<ChildCommand>(&mut stdin);
+        while let Ok(Some(command)) = wire::read::<ChildCommand>(&mut stdin) {
+            let Some(Command::Thumbnail(next)) = command.command else {
+                break;
+            };
+            if sender.send(next).is_err() {
+                break;
+            }
+        }
         std::process::exit(1);
     });
+    let mut next = Some(first);
+    while let Some(taken) = next {
+        output.write(picture(&taken));
+        next = wanted.recv().ok();
+    }
+    ExitCode::SUCCESS
+}
+
+fn picture(wanted: &MakeThumbnail) -> Report {
     match sightline_media::thumbnail(&wanted.ts, wanted.offset_us, wanted.edge) {
         Ok(jpeg) => Report::Picture(Picture { jpeg: jpeg.into() }),
         Err(failure) => failed(failure),

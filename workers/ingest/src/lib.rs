@@ -8,9 +8,12 @@
 mod backoff;
 mod child;
 mod exporting;
+mod frames;
 mod gone;
+mod health;
 mod holes;
 mod metrics;
+mod presence;
 mod process;
 mod publish;
 mod reading;
@@ -40,7 +43,7 @@ use sightline_service::admin::Readiness;
 use sightline_service::clock::Clock;
 use sightline_service::metrics::Metrics;
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use child::run_child;
@@ -123,6 +126,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: IngestMetrics,
     pub(crate) seal: SealKey,
     pub(crate) library: Library,
+    /// Which streams' health alerts wait for.
+    pub(crate) wishes: watch::Sender<health::Wishes>,
 }
 
 /// Runs streams until shutdown; hands them over to other workers then.
@@ -136,6 +141,7 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
     let leases = deps.bus.leases(LeaseConfig { ack_wait: ACK_WAIT }).await?;
     let shared = Arc::new(Shared {
         metrics: IngestMetrics::register(&deps.metrics),
+        wishes: watch::Sender::new(health::wishes(&deps.catalog)),
         config,
         bus: deps.bus,
         catalog: deps.catalog,
@@ -146,7 +152,9 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
     exporting::prepare(&shared.config.scratch).await?;
     let mut beside = JoinSet::new();
     beside.spawn(upkeep::run(Arc::clone(&shared), shutdown.clone()));
+    beside.spawn(health::follow(Arc::clone(&shared), shutdown.clone()));
     beside.spawn(thumbnail::run(Arc::clone(&shared), shutdown.clone()));
+    beside.spawn(frames::run(Arc::clone(&shared), shutdown.clone()));
     beside.spawn(exporting::run(Arc::clone(&shared), shutdown.clone()));
     deps.readiness.set(PART, true);
     take_leases(&shared, leases, &shutdown).await;

@@ -13,9 +13,10 @@ use sightline_service::failpoint;
 use tokio::time::sleep;
 
 use crate::Shared;
+use crate::health::Health;
 use crate::record::{RecordError, RunState, end_of};
 
-/// Windows of a file played fast that may wait for each caption model: one more would supersede the first.
+/// Windows that may wait for each caption model: one more supersedes the first.
 const OUTSTANDING: u64 = 2;
 /// How often to look whether one of them is done.
 const LOOK: Duration = Duration::from_millis(15);
@@ -40,6 +41,7 @@ pub(crate) async fn window(
     let mut window = message(state, rtstream_id, sampling, sampled);
     let left_out = fit(&mut window, LARGEST);
     shared.metrics.frames_left_out.inc_by(left_out as u64);
+    let watched = shared.health_of(rtstream_id).contains(&Health::Behind);
     for model in models {
         let subject = Subject::Frames {
             model: model.clone(),
@@ -50,6 +52,8 @@ pub(crate) async fn window(
         let id = format!("{}.{model}", window.id);
         if fast {
             wait_for_room(shared, &subject).await;
+        } else if watched && is_crowded(shared, &subject).await {
+            state.vitals.send_modify(|vitals| vitals.crowded += 1);
         }
         failpoint::hit("ingest.before_publish");
         publish(shared, &subject, &id, &window).await;
@@ -153,8 +157,14 @@ async fn wait_for_room(shared: &Shared, subject: &Subject) {
     }
 }
 
+/// Whether one more window supersedes one.
+async fn is_crowded(shared: &Shared, subject: &Subject) -> bool {
+    let outstanding = shared.bus.outstanding(subject).await;
+    outstanding.is_ok_and(|outstanding| outstanding >= OUTSTANDING)
+}
+
 /// Publishes until the bus has it: the caller gives up when its lease is lost.
-async fn publish(shared: &Shared, subject: &Subject, id: &str, message: &impl Message) {
+pub(crate) async fn publish(shared: &Shared, subject: &Subject, id: &str, message: &impl Message) {
     while let Err(error) = shared.bus.publish(subject, id, message).await {
         hold_back(&error).await;
     }

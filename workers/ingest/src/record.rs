@@ -11,9 +11,11 @@ use sightline_proto::internal::{
 };
 use sightline_proto::v1::rt_stream::{RecordingState, State};
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Shared;
+use crate::presence::Vitals;
 
 /// How often progress is stored at most, other than utterances: what is repeated after a crash has the same ids.
 const STORE_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -43,6 +45,8 @@ pub(crate) struct RunState {
     /// Makes the ids of status observations distinct.
     changes: u64,
     counted: Option<State>,
+    /// What is known of the run for telling its health.
+    pub(crate) vitals: watch::Sender<Vitals>,
 }
 
 impl RunState {
@@ -67,6 +71,7 @@ impl RunState {
             stored: Instant::now(),
             changes: 0,
             counted: None,
+            vitals: watch::Sender::default(),
         };
         let same_start = state.run.start_count == stream.start_count;
         if same_start && is_over(&state.run) {
@@ -90,6 +95,7 @@ impl RunState {
         };
         state.revision = written.map_err(fenced)?;
         state.count(Some(State::Connecting));
+        state.show_vitals();
         Ok(Some(state))
     }
 
@@ -173,6 +179,7 @@ impl RunState {
         self.run.attempt = attempt;
         self.store().await?;
         self.count(Some(state));
+        self.show_vitals();
         tracing::info!(
             rtstream = self.rtstream_id,
             ?state,
@@ -314,6 +321,13 @@ impl RunState {
             kind,
             rtstream: self.rtstream_id.clone(),
         }
+    }
+
+    fn show_vitals(&self) {
+        self.vitals.send_modify(|vitals| {
+            vitals.epoch_us = self.run.epoch_us;
+            vitals.down = self.run.state != i32::from(State::Active);
+        });
     }
 
     fn count(&mut self, state: Option<State>) {

@@ -9,6 +9,7 @@ use sightline_proto::v1::rt_stream::{Playback, State};
 use sightline_service::{Shutdown, chain};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use crate::presence::{self, Camera};
 use crate::record::{RecordError, RunState};
 use crate::supervise::{Source, Supervisor};
 use crate::{ACK_WAIT, PAUSE, Shared};
@@ -94,17 +95,30 @@ async fn begin(
         state.set(State::Stopped, "", 0).await?;
         return Ok(Outcome::Over);
     }
-    let source = match open_source(shared, &stream).await {
-        Ok(source) => source,
+    match open_source(shared, &stream).await {
+        Ok(source) => run_source(shared, id, source, state, shutdown).await,
         Err(reason) => {
             state.set(State::Failed, &reason, 0).await?;
-            return Ok(Outcome::Over);
+            Ok(Outcome::Over)
         }
-    };
+    }
+}
+
+/// Runs an opened source until it is over or another worker is to go on.
+async fn run_source(
+    shared: &Arc<Shared>,
+    id: &str,
+    source: Source,
+    mut state: RunState,
+    shutdown: &Shutdown,
+) -> Result<Outcome, RecordError> {
+    let start_count = state.run.start_count;
+    let camera = (!source.is_file).then(|| Camera::of(shared, id, &state));
     let mut supervisor = Supervisor::new(shared, id, source, &mut state).await?;
     let end = tokio::select! {
         ended = supervisor.run() => Some(ended?),
-        () = unwanted(shared, id, stream.start_count) => Some((State::Stopped, String::new())),
+        never = Box::pin(presence::watch(camera.as_ref())) => match never {},
+        () = unwanted(shared, id, start_count) => Some((State::Stopped, String::new())),
         () = shutdown.cancelled() => None,
     };
     if is_gone(shared, id).await? {
@@ -122,6 +136,9 @@ async fn begin(
     };
     state.end_recording();
     state.set(end, &detail, 0).await?;
+    if let Some(camera) = camera.filter(|_| end == State::Failed) {
+        camera.given_up().await;
+    }
     Ok(Outcome::Over)
 }
 

@@ -7,15 +7,14 @@ use sightline_proto::ids;
 use sightline_proto::internal::child_report::Report;
 use sightline_proto::internal::{Failed, OpenSource, Opened, SampledWindow, TakeFrom};
 use sightline_proto::v1::rt_stream::State;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::holes::{OFFLINE, WORKER_LOST};
 use crate::process::ChildProcess;
 use crate::record::{RecordError, RunState};
 use crate::recording::Recording;
-use crate::wanted::Wanted;
-use crate::{Shared, backoff, publish};
+use crate::wanted::{Changes, Wanted};
+use crate::{Shared, backoff, health, publish};
 
 /// After this long with good media a source counts as sound, and the next failure as its first.
 const SOUND: Duration = Duration::from_secs(60);
@@ -164,8 +163,7 @@ impl<'a> Supervisor<'a> {
 
     /// Runs one child to its end.
     async fn child(&mut self) -> Result<ChildEnd, RecordError> {
-        let mut changes = self.shared.catalog.changes();
-        changes.mark_unchanged();
+        let mut changes = Changes::new(self.shared);
         let take = self.take_now();
         let started = ChildProcess::start(&self.shared.config.child, self.open()).await;
         let child = match started {
@@ -215,7 +213,7 @@ impl<'a> Supervisor<'a> {
     /// The next report; meanwhile the child is told when something else is wanted, and noted what is stored.
     async fn next(
         &mut self,
-        changes: &mut watch::Receiver<u64>,
+        changes: &mut Changes,
     ) -> Result<Option<std::io::Result<Report>>, RecordError> {
         loop {
             let Some(child) = &mut self.child else {
@@ -224,19 +222,21 @@ impl<'a> Supervisor<'a> {
             tokio::select! {
                 report = child.next() => return Ok(report),
                 Some(news) = self.recording.next() => self.recording.heard(self.state, news).await?,
-                Ok(()) = changes.changed() => {
-                    let wanted = Wanted::of(&self.shared.catalog, self.id);
-                    if wanted != self.wanted {
-                        self.tell_child().await;
-                    }
-                }
+                () = changes.next() => if self.wanted_now() != self.wanted {
+                    self.tell_child().await;
+                },
             }
         }
     }
 
+    fn wanted_now(&self) -> Wanted {
+        let health = self.shared.health_of(self.id);
+        Wanted::of(&self.shared.catalog, self.id).with_health(&health)
+    }
+
     /// What is wanted now, as a child is told.
     pub(crate) fn take_now(&mut self) -> TakeFrom {
-        self.want(Wanted::of(&self.shared.catalog, self.id));
+        self.want(self.wanted_now());
         let handed_us = self.recording.handed_us();
         self.wanted.take_from(&self.state.run, handed_us)
     }
@@ -278,14 +278,14 @@ impl<'a> Supervisor<'a> {
             run.audio_done_us = run.audio_done_us.max(reached_us);
         }
         let next_window = &mut run.next_window;
-        next_window.retain(|key, _| self.wanted.samplings.contains_key(key));
-        for (key, (sampling, _)) in &self.wanted.samplings {
+        next_window.retain(|key, _| self.wanted.windows().any(|(wanted, _)| wanted == key));
+        for (key, window_us) in self.wanted.windows() {
             let first = || {
                 position_us
                     .unsigned_abs()
-                    .div_ceil(sampling.window_us.max(1).unsigned_abs())
+                    .div_ceil(window_us.max(1).unsigned_abs())
             };
-            next_window.entry(key.clone()).or_insert_with(first);
+            next_window.entry(key.to_owned()).or_insert_with(first);
         }
     }
 
@@ -295,6 +295,10 @@ impl<'a> Supervisor<'a> {
             Report::Window(window) => self.window(window).await?,
             Report::Utterance(utterance) => {
                 publish::utterance(self.shared, self.state, self.id, utterance).await?;
+                self.last_media_us = self.last_media_us.max(media_end(&self.state.run));
+            }
+            Report::Measured(measured) => {
+                health::measured(self.shared, self.state, self.id, measured).await?;
                 self.last_media_us = self.last_media_us.max(media_end(&self.state.run));
             }
             Report::Segment(segment) => {

@@ -25,6 +25,7 @@ use sightline_service::clock::ManualClock;
 use sightline_service::metrics::Metrics;
 use sightline_testkit::{soon, until};
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 use crate::metrics::IngestMetrics;
 use crate::record::RunState;
@@ -141,6 +142,7 @@ impl Platform {
             metrics: IngestMetrics::register(&Metrics::default()),
             seal,
             library: Library::new(self.folder.store.clone()),
+            wishes: watch::Sender::default(),
         }))
     }
 

@@ -9,6 +9,10 @@ use sightline_proto::internal::{
 };
 use sightline_proto::time::duration_micros;
 use sightline_proto::v1::index;
+use tokio::sync::watch;
+
+use crate::Shared;
+use crate::health::{self, Health, Wishes};
 
 /// The samplings that running indexes share, and whether speech is transcribed.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -20,6 +24,9 @@ pub(crate) struct Wanted {
     pub(crate) session: u32,
     /// Whether the stream is recorded; it is played for that alone too.
     pub(crate) record: bool,
+    /// Whether pictures and sound are measured for alerts on the stream's health.
+    pub(crate) measure_pictures: bool,
+    pub(crate) measure_sound: bool,
 }
 
 impl Wanted {
@@ -56,11 +63,33 @@ impl Wanted {
         wanted
     }
 
+    /// The same, with what alerts on its health want.
+    pub(crate) fn with_health(mut self, wanted: &BTreeSet<Health>) -> Self {
+        self.measure_pictures = [Health::Frozen, Health::Black]
+            .iter()
+            .any(|health| wanted.contains(health));
+        self.measure_sound = wanted.contains(&Health::Silent);
+        self
+    }
+
+    /// What goes by windows: how a run's record calls it, and how long they are.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = (&str, i64)> {
+        let samplings = self.samplings.iter();
+        let sampled = samplings.map(|(key, (sampling, _))| (key.as_str(), sampling.window_us));
+        let measured = [
+            (self.measure_pictures, health::PICTURES),
+            (self.measure_sound, health::SOUND),
+        ];
+        let measured = measured.into_iter().filter(|(wanted, _)| *wanted);
+        sampled.chain(measured.map(|(_, key)| (key, health::WINDOW_US)))
+    }
+
     /// The same for the child: what was published already is left out, and of the recording what lies before `recorded_us`.
     pub(crate) fn take_from(&self, run: &RunRecord, recorded_us: i64) -> TakeFrom {
+        let next = |key: &str| run.next_window.get(key).copied().unwrap_or(0);
         let wanted = |(key, (sampling, _)): (&String, &(Sampling, _))| WantedSampling {
             sampling: Some(*sampling),
-            first_window: run.next_window.get(key).copied().unwrap_or(0),
+            first_window: next(key),
         };
         TakeFrom {
             samplings: self.samplings.iter().map(wanted).collect(),
@@ -69,21 +98,53 @@ impl Wanted {
             audio_session: self.session,
             record: self.record,
             record_from_us: (recorded_us - run.epoch_us).max(0),
+            measure_pictures: self.measure_pictures,
+            pictures_from_window: next(health::PICTURES),
+            measure_sound: self.measure_sound,
+            sound_from_window: next(health::SOUND),
         }
     }
 
     /// Where a file is to be read from: nothing wanted lies before.
     pub(crate) fn start_position_us(&self, run: &RunRecord, recorded_us: i64) -> i64 {
         let take = self.take_from(run, recorded_us);
-        let windows = take.samplings.iter().map(|wanted| {
-            let window_us = wanted.sampling.as_ref().map_or(0, |s| s.window_us);
-            i64::try_from(wanted.first_window)
+        let windows = self.windows().map(|(key, window_us)| {
+            let next = run.next_window.get(key).copied().unwrap_or(0);
+            i64::try_from(next)
                 .unwrap_or(i64::MAX)
                 .saturating_mul(window_us)
         });
         let audio = take.audio.then_some(take.audio_from_us);
         let record = take.record.then_some(take.record_from_us);
         windows.chain(audio).chain(record).min().unwrap_or(0)
+    }
+}
+
+/// Tells when something else may be wanted.
+pub(crate) struct Changes {
+    catalog: watch::Receiver<u64>,
+    health: watch::Receiver<Wishes>,
+}
+
+impl Changes {
+    /// Changes from now on.
+    pub(crate) fn new(shared: &Shared) -> Self {
+        let mut catalog = shared.catalog.changes();
+        catalog.mark_unchanged();
+        Self {
+            catalog,
+            health: shared.wishes.subscribe(),
+        }
+    }
+
+    /// Waits for one.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            Ok(()) = self.catalog.changed() => {}
+            Ok(()) = self.health.changed() => {}
+            // The process ends.
+            else => std::future::pending().await,
+        }
     }
 }
 
@@ -112,6 +173,7 @@ mod tests {
                 audio,
                 session: 7,
                 record: recorded_us.is_some(),
+                ..Wanted::default()
             };
             let recorded_us = recorded_us.unwrap_or(0);
             assert_eq!(wanted.start_position_us(&run, recorded_us), expected);

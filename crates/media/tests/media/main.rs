@@ -5,6 +5,8 @@ mod camera;
 mod hearing;
 mod hostile;
 mod inspect;
+mod measuring;
+mod moments;
 mod playback;
 mod recording;
 mod sampling;

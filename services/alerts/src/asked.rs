@@ -12,14 +12,15 @@ use sightline_proto::internal::{
     AlertRecord, Delivery, EndpointRecord, EndpointTestRequest, EndpointTestResponse, FiringBody,
     Observation, RedeliveryRequest, RedeliveryResponse, RtStreamRecord,
 };
-use sightline_proto::v1::Alert;
+use sightline_proto::v1::firing::State;
+use sightline_proto::v1::{Alert, Phase};
 use sightline_service::{Shutdown, chain};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::attempt::Outcome;
-use crate::firing::Told;
-use crate::{Shared, forget, webhook};
+use crate::told::{self, Told};
+use crate::{Shared, forget, scenes, webhook};
 
 /// Samples under way at the same time; each ends by the deadline of an attempt.
 const TESTS: usize = 16;
@@ -42,7 +43,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
 
 async fn answer<Q, A, Fut>(
     shared: &Arc<Shared>,
-    ask: Ask,
+    ask: Ask<'_>,
     concurrency: usize,
     shutdown: &Shutdown,
     answer: fn(Arc<Shared>, Q) -> Fut,
@@ -119,8 +120,10 @@ fn sample(id: &str, now_us: i64) -> bytes::Bytes {
         alert: &Alert::default(),
         tenant: "",
         links: None,
+        phase: Phase::Fired,
+        caption: None,
     };
-    told.delivery().body
+    told.body()
 }
 
 async fn redeliver(shared: Arc<Shared>, asked: RedeliveryRequest) -> RedeliveryResponse {
@@ -135,10 +138,21 @@ async fn redeliver(shared: Arc<Shared>, asked: RedeliveryRequest) -> RedeliveryR
         Ok(firings) => firings,
         Err(error) => return failed(chain(&error)),
     };
+    let captions = match captions(&shared, &alert).await {
+        Ok(captions) => captions,
+        Err(error) => return failed(chain(&error)),
+    };
     let redelivery = Uuid::new_v4().to_string();
     let deliveries: Vec<Delivery> = firings
         .iter()
-        .map(|firing| once_more(&shared, &record, &alert, firing, &redelivery))
+        .flat_map(|firing| {
+            let caption = captions.get(&firing.start_us).map(String::as_str);
+            once_more(&shared, &record, &alert, firing, caption)
+        })
+        .map(|delivery| Delivery {
+            redelivery: redelivery.clone(),
+            ..delivery
+        })
         .collect();
     let results: Vec<Result<(), BusError>> = stream::iter(deliveries)
         .map(|delivery| put_in_line(shared.bus.clone(), delivery))
@@ -147,6 +161,9 @@ async fn redeliver(shared: Arc<Shared>, asked: RedeliveryRequest) -> RedeliveryR
         .await;
     let count = results.iter().filter(|result| result.is_ok()).count();
     let error = results.iter().find_map(|result| result.as_ref().err());
+    // Of each firing as many as the alert has receivers.
+    let receivers = results.len() / firings.len().max(1);
+    let count = count / receivers.max(1);
     tracing::info!(alert = alert.id, count, "firings are delivered once more");
     RedeliveryResponse {
         count: u32::try_from(count).unwrap_or(u32::MAX),
@@ -154,32 +171,68 @@ async fn redeliver(shared: Arc<Shared>, asked: RedeliveryRequest) -> RedeliveryR
     }
 }
 
-/// The observations that opened the firings that are asked for, oldest first.
+/// A firing as it is now.
+#[derive(Debug, PartialEq)]
+struct Newest {
+    body: FiringBody,
+    start_us: i64,
+    /// Where its first window ends; of a closed one, its last.
+    end_us: i64,
+}
+
+/// The firings that are asked for, oldest first.
 async fn firings(
     shared: &Shared,
     alert: &Alert,
     asked: &RedeliveryRequest,
-) -> Result<Vec<(Observation, FiringBody)>, BusError> {
+) -> Result<Vec<Newest>, BusError> {
+    let observed = observed(shared, alert, ObservationKind::Firing).await?;
+    Ok(newest(observed, asked))
+}
+
+/// What the alert's index said, by where the windows start.
+async fn captions(shared: &Shared, alert: &Alert) -> Result<HashMap<i64, String>, BusError> {
+    let mut captions = HashMap::new();
+    if alert.index_id.is_empty() {
+        return Ok(captions);
+    }
+    for kind in [ObservationKind::Scene, ObservationKind::AudioScene] {
+        for observation in observed(shared, alert, kind).await? {
+            let (index_id, text) = match observation.body {
+                Some(Body::Scene(scene)) => (scene.index_id, scene.text),
+                Some(Body::AudioScene(scene)) => (scene.index_id, scene.text),
+                _ => continue,
+            };
+            if index_id == alert.index_id && !text.trim().is_empty() {
+                captions.insert(observation.start_us, scenes::caption(text));
+            }
+        }
+    }
+    Ok(captions)
+}
+
+/// The newest observations of the alert's stream of one kind.
+async fn observed(
+    shared: &Shared,
+    alert: &Alert,
+    kind: ObservationKind,
+) -> Result<impl Iterator<Item = Observation> + use<>, BusError> {
     let subject = Subject::Observation {
         partition: shared.catalog.partition_of(&alert.rtstream_id),
-        kind: ObservationKind::Firing,
+        kind,
         rtstream: alert.rtstream_id.clone(),
     };
     let observed = shared
         .bus
         .read::<Observation>(StreamName::Observations, &subject.to_string(), NEWEST)
         .await?;
-    let observed = observed.into_iter().map(|received| received.message);
-    Ok(openings(observed, asked))
+    Ok(observed.into_iter().map(|received| received.message))
 }
 
-fn openings(
-    observed: impl Iterator<Item = Observation>,
-    asked: &RedeliveryRequest,
-) -> Vec<(Observation, FiringBody)> {
-    let mut openings: HashMap<String, (Observation, FiringBody)> = HashMap::new();
-    for mut observation in observed {
-        let Some(Body::Firing(body)) = observation.body.take() else {
+fn newest(observed: impl Iterator<Item = Observation>, asked: &RedeliveryRequest) -> Vec<Newest> {
+    let mut firings: HashMap<String, Newest> = HashMap::new();
+    for observation in observed {
+        let Some(Body::Firing(body)) = observation.body else {
             continue;
         };
         let wanted = if asked.firing_id.is_empty() {
@@ -190,99 +243,105 @@ fn openings(
         if body.alert_id != asked.alert_id || !wanted {
             continue;
         }
-        // What was observed of it later ends later.
-        match openings.get(&body.firing_id) {
-            Some((first, _)) if first.end_us <= observation.end_us => {}
-            _ => {
-                openings.insert(body.firing_id.clone(), (observation, body));
-            }
+        let known = firings.get(&body.firing_id);
+        // What was observed of it later ends later, and is nothing to tell of before it is over.
+        let newer = known.is_none_or(|known| {
+            known.body.state() != State::Closed
+                && (body.state() == State::Closed || observation.end_us < known.end_us)
+        });
+        if newer {
+            let firing = Newest {
+                start_us: observation.start_us,
+                end_us: observation.end_us,
+                body,
+            };
+            firings.insert(firing.body.firing_id.clone(), firing);
         }
     }
-    let mut openings: Vec<_> = openings.into_values().collect();
-    openings.sort_by_key(|(observation, _)| observation.start_us);
-    openings
+    let mut firings: Vec<_> = firings.into_values().collect();
+    firings.sort_by_key(|firing| firing.start_us);
+    firings
 }
 
-/// The same webhook again.
+/// The same message again, with what is known by now.
 fn once_more(
     shared: &Shared,
     record: &AlertRecord,
     alert: &Alert,
-    (observation, firing): &(Observation, FiringBody),
-    redelivery: &str,
-) -> Delivery {
+    firing: &Newest,
+    caption: Option<&str>,
+) -> Vec<Delivery> {
     let stream = shared.catalog.get::<RtStreamRecord>(&alert.rtstream_id);
     let recorded = stream
         .and_then(|stream| Some(stream.value.rtstream.as_ref()?.store))
         .unwrap_or_default();
     let told = Told {
-        firing,
-        start_us: observation.start_us,
-        end_us: observation.end_us,
+        firing: &firing.body,
+        start_us: firing.start_us,
+        end_us: firing.end_us,
         alert,
         tenant: &record.tenant,
         links: recorded.then_some(&shared.config.links),
+        phase: Phase::Fired,
+        caption,
     };
-    Delivery {
-        redelivery: redelivery.to_owned(),
-        ..told.delivery()
-    }
+    told.deliveries()
 }
 
 async fn put_in_line(bus: Bus, delivery: Delivery) -> Result<(), BusError> {
-    let subject = Subject::Deliver {
-        endpoint: delivery.endpoint_id.clone(),
-    };
-    let id = format!("{}-{}", delivery.firing_id, delivery.redelivery);
-    bus.publish(&subject, &id, &delivery).await?;
-    Ok(())
+    told::put_in_line(&bus, &[delivery]).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn observed((firing, alert, start_us, end_us): (&str, &str, i64, i64)) -> Observation {
+    fn observed((firing, alert, times, state): (&str, &str, (i64, i64), State)) -> Observation {
         let body = FiringBody {
             firing_id: firing.to_owned(),
             alert_id: alert.to_owned(),
+            state: state.into(),
             ..FiringBody::default()
         };
         Observation {
-            start_us,
-            end_us,
+            start_us: times.0,
+            end_us: times.1,
             body: Some(Body::Firing(body)),
             ..Observation::default()
         }
     }
 
     #[test]
-    fn each_firing_is_taken_as_it_opened() {
+    fn each_firing_is_taken_as_it_opened_or_is_over() {
+        use State::{Closed, Open};
         let observations = [
-            ("f2", "a", 20, 30),
-            ("f1", "a", 0, 20),
-            ("f1", "a", 0, 10),
-            ("f3", "b", 5, 9),
-            ("f2", "a", 20, 40),
-            ("f4", "a", 50, 60),
+            ("f2", "a", (20, 30), Open),
+            ("f1", "a", (0, 20), Open),
+            ("f1", "a", (0, 10), Open),
+            ("f3", "b", (5, 9), Open),
+            ("f2", "a", (20, 40), Open),
+            ("f2", "a", (20, 40), Closed),
+            ("f4", "a", (50, 60), Open),
+            ("f5", "a", (60, 70), Closed),
+            ("f5", "a", (60, 65), Open),
         ];
-        let check = |firing: &str, times: (i64, i64), expected: &[(&str, i64)]| {
+        let check = |firing: &str, times: (i64, i64), expected: &[(&str, i64, State)]| {
             let asked = RedeliveryRequest {
                 alert_id: "a".to_owned(),
                 firing_id: firing.to_owned(),
                 start_us: times.0,
                 end_us: times.1,
             };
-            let found = openings(observations.into_iter().map(observed), &asked);
+            let found = newest(observations.into_iter().map(observed), &asked);
             let found: Vec<_> = found
                 .iter()
-                .map(|(observation, body)| (body.firing_id.as_str(), observation.end_us))
+                .map(|found| (&*found.body.firing_id, found.end_us, found.body.state()))
                 .collect();
             assert_eq!(found, expected, "{firing} {times:?}");
         };
-        check("", (0, 50), &[("f1", 10), ("f2", 30)]);
-        check("", (1, 51), &[("f2", 30), ("f4", 60)]);
-        check("f2", (0, 0), &[("f2", 30)]);
+        check("", (0, 50), &[("f1", 10, Open), ("f2", 40, Closed)]);
+        check("", (1, 51), &[("f2", 40, Closed), ("f4", 60, Open)]);
+        check("f5", (0, 0), &[("f5", 70, Closed)]);
         check("f3", (0, 0), &[]);
     }
 }

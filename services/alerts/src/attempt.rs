@@ -6,6 +6,8 @@ use sightline_catalog::seal::SealError;
 use sightline_egress::{EgressError, Response};
 use sightline_service::chain;
 
+use crate::sinks::SendError;
+
 /// How one attempt ended and what follows from it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -13,7 +15,7 @@ pub(crate) struct Outcome {
     pub(crate) label: &'static str,
     /// The receiver's HTTP status, 0 without an answer.
     pub(crate) status: u16,
-    /// Why there was no 2xx, for people; empty on success.
+    /// Why there was no 2xx, for people; empty on success, unless there is something to mention.
     pub(crate) error: String,
     /// What follows.
     pub(crate) then: Then,
@@ -59,6 +61,46 @@ impl Outcome {
             error: format!("not sent, the endpoint is disabled: {why}"),
             then: Then::GiveUp,
         }
+    }
+
+    /// The same of another sink than a webhook; whatever it says, it is tried again.
+    pub(crate) fn of_sink(result: Result<(), SendError>) -> Self {
+        let failed = |label, error: &SendError| Self {
+            label,
+            status: 0,
+            error: chain(error),
+            then: Then::Retry { asked: None },
+        };
+        match result {
+            Ok(()) => Self {
+                label: "delivered",
+                status: 0,
+                error: String::new(),
+                then: Then::Done,
+            },
+            Err(error @ SendError::Deadline) => failed("deadline", &error),
+            Err(error @ SendError::Failed(_)) => failed("sink_failed", &error),
+        }
+    }
+
+    /// Another replica may know the sink, or this one when it is started again.
+    pub(crate) fn unknown_sink(name: &str) -> Self {
+        Self {
+            label: "unknown_sink",
+            status: 0,
+            error: format!(
+                "not sent: this server has no sink {name:?}; start it with --sink {name}=URL"
+            ),
+            then: Then::Retry { asked: None },
+        }
+    }
+
+    /// Says something beside how it ended.
+    pub(crate) fn mention(&mut self, what: &str) {
+        if !self.error.is_empty() {
+            self.error.push_str("; ");
+        }
+        self.error.push_str(what);
     }
 
     /// It can't be signed.

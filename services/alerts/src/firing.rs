@@ -1,14 +1,13 @@
-//! What a decision becomes: the observation of a firing, and the delivery to its webhook.
+//! What a decision becomes: the observation of a firing, and what its receivers are told.
 
-use bytes::Bytes;
-use jiff::Timestamp;
-use serde::Serialize;
 use sightline_proto::ids;
 use sightline_proto::internal::{Delivery, FiringBody, JudgedWindow, Observation, observation};
-use sightline_proto::v1::{Alert, Event};
+use sightline_proto::v1::{Alert, Event, Phase, Severity, firing};
 use sightline_recordings::links::Links;
 
+use crate::enricher::Explaining;
 use crate::policy::Decision;
+use crate::told::{Told, time};
 
 /// A decision with what it is about.
 pub(crate) struct Firing<'a> {
@@ -21,25 +20,6 @@ pub(crate) struct Firing<'a> {
     pub(crate) links: Option<&'a Links>,
 }
 
-/// The webhook's body: the fields of the VideoDB wire format, and those that theirs lacks.
-#[derive(Serialize)]
-struct Body<'a> {
-    event_id: &'a str,
-    label: &'a str,
-    confidence: f32,
-    explanation: &'a str,
-    timestamp: String,
-    start_time: String,
-    end_time: String,
-    /// Null where nothing is recorded.
-    stream_url: Option<String>,
-    player_url: Option<String>,
-    alert_id: &'a str,
-    rtstream_id: &'a str,
-    index_id: &'a str,
-    firing_id: &'a str,
-}
-
 impl Firing<'_> {
     /// The firing's id: that of its first window, whichever window this is.
     pub(crate) fn id(&self) -> String {
@@ -47,13 +27,14 @@ impl Firing<'_> {
         ids::firing_id(&self.alert.id, epoch_us, self.first().start_us)
     }
 
-    /// The firing up to this window. Each window's has an id of its own and the same firing id; all but the end stays as it
-    /// was when the firing opened.
+    /// The firing up to this window, or closed. Each window's has an id of its own, as has the closing, and the same firing id;
+    /// all but the end and the state stays as it was when the firing opened.
     pub(crate) fn observation(&self) -> Observation {
         let Decision {
             epoch_us,
             firing,
             window,
+            closes,
         } = self.decision;
         Observation {
             id: ids::observation_id(
@@ -63,7 +44,7 @@ impl Firing<'_> {
                 window.start_us,
                 &self.alert.id,
                 0,
-                "",
+                if *closes { "closed" } else { "" },
             ),
             rtstream_id: self.alert.rtstream_id.clone(),
             collection_id: self.collection_id.to_owned(),
@@ -75,18 +56,35 @@ impl Firing<'_> {
         }
     }
 
-    /// The webhook of an opened firing.
-    pub(crate) fn delivery(&self) -> Delivery {
-        let first = self.first();
+    /// What its receivers are told of it at once: that it opened, or closed.
+    pub(crate) fn deliveries(&self) -> Vec<Delivery> {
+        let (phase, end_us) = if self.decision.closes {
+            (Phase::Closed, self.decision.firing.end_us)
+        } else {
+            (Phase::Fired, self.first().end_us)
+        };
         let told = Told {
             firing: &self.body(),
-            start_us: first.start_us,
-            end_us: first.end_us,
+            start_us: self.first().start_us,
+            end_us,
             alert: self.alert,
             tenant: self.tenant,
             links: self.links,
+            phase,
+            caption: None,
         };
-        told.delivery()
+        told.deliveries()
+    }
+
+    /// The same for the enricher, of a firing that opens.
+    pub(crate) fn explaining(&self) -> Explaining {
+        Explaining {
+            firing: Some(self.observation()),
+            alert: Some(self.alert.clone()),
+            tenant: self.tenant.to_owned(),
+            stored: self.links.is_some(),
+            known: None,
+        }
     }
 
     fn body(&self) -> FiringBody {
@@ -101,9 +99,19 @@ impl Firing<'_> {
             explanation: explanation(&self.event.prompt, &first),
             decided_us: self.decision.firing.decided_us,
             captured_us: first.captured_us,
+            state: self.state().into(),
+            severity: severity(self.alert).into(),
+            basis: basis(self.alert, &first).into(),
             sampled_us: first.sampled_us,
             judged_us: first.judged_us,
-            ..FiringBody::default()
+        }
+    }
+
+    fn state(&self) -> firing::State {
+        if self.decision.closes {
+            firing::State::Closed
+        } else {
+            firing::State::Open
         }
     }
 
@@ -114,68 +122,22 @@ impl Firing<'_> {
     }
 }
 
-/// A firing as a webhook tells of it, once it has opened.
-pub(crate) struct Told<'a> {
-    pub(crate) firing: &'a FiringBody,
-    /// The window that opened it.
-    pub(crate) start_us: i64,
-    pub(crate) end_us: i64,
-    /// Where it is posted.
-    pub(crate) alert: &'a Alert,
-    pub(crate) tenant: &'a str,
-    /// None where nothing is recorded.
-    pub(crate) links: Option<&'a Links>,
+/// How bad the alert's firings are.
+fn severity(alert: &Alert) -> Severity {
+    match alert.severity() {
+        Severity::Unspecified => Severity::Warning,
+        severity => severity,
+    }
 }
 
-impl Told<'_> {
-    /// The same each time, so that receivers get the same bytes again.
-    pub(crate) fn delivery(&self) -> Delivery {
-        let firing = self.firing;
-        let (stream_url, player_url) = self.urls();
-        let body = Body {
-            event_id: &firing.event_id,
-            label: &firing.label,
-            confidence: firing.confidence,
-            explanation: &firing.explanation,
-            timestamp: with_offset(firing.decided_us),
-            start_time: with_offset(self.start_us),
-            end_time: with_offset(self.end_us),
-            stream_url,
-            player_url,
-            alert_id: &firing.alert_id,
-            rtstream_id: &self.alert.rtstream_id,
-            index_id: &firing.index_id,
-            firing_id: &firing.firing_id,
-        };
-        let body = serde_json::to_vec(&body).expect("strings and numbers are JSON");
-        Delivery {
-            body: Bytes::from(body),
-            alert_id: firing.alert_id.clone(),
-            endpoint_id: ids::endpoint_id(self.tenant, &self.alert.callback_url),
-            url: self.alert.callback_url.clone(),
-            decided_us: firing.decided_us,
-            captured_us: firing.captured_us,
-            rtstream_id: self.alert.rtstream_id.clone(),
-            firing_id: firing.firing_id.clone(),
-            sampled_us: firing.sampled_us,
-            judged_us: firing.judged_us,
-            ..Delivery::default()
-        }
-    }
-
-    /// Links that play the window that opened the firing; they expire counted from the decision, so that the body stays as it is.
-    fn urls(&self) -> (Option<String>, Option<String>) {
-        let links = self.links.map(|links| {
-            links.around(
-                &self.alert.rtstream_id,
-                self.start_us,
-                self.end_us,
-                self.firing.decided_us,
-            )
-        });
-        links
-            .map(|links| (links.stream_url, links.player_url))
-            .unzip()
+/// What the verdict on a window was made by.
+fn basis(alert: &Alert, judged: &JudgedWindow) -> firing::Basis {
+    if judged.by_similarity {
+        firing::Basis::Similarity
+    } else if alert.index_id.is_empty() {
+        firing::Basis::Health
+    } else {
+        firing::Basis::Frames
     }
 }
 
@@ -192,17 +154,6 @@ fn explanation(prompt: &str, first: &JudgedWindow) -> String {
         time(first.start_us),
         time(first.end_us)
     )
-}
-
-/// ISO 8601 with an offset, as receivers of the VideoDB wire format parse it.
-fn with_offset(us: i64) -> String {
-    time(us, "%Y-%m-%dT%H:%M:%S%.6f+00:00")
-}
-
-/// A time in UTC; times beyond what a calendar holds become the epoch.
-fn time(us: i64, format: &str) -> String {
-    let time = Timestamp::from_microsecond(us).unwrap_or(Timestamp::UNIX_EPOCH);
-    time.strftime(format).to_string()
 }
 
 #[cfg(test)]
@@ -252,6 +203,7 @@ mod tests {
             epoch_us: 1,
             firing,
             window: first,
+            closes: false,
         };
         let alert = Alert {
             id: "alr-1".into(),
@@ -274,7 +226,9 @@ mod tests {
             tenant: "t",
             links: None,
         };
-        let delivery = firing.delivery();
+        let [delivery] = &firing.deliveries()[..] else {
+            panic!("one receiver");
+        };
         let body: serde_json::Value = serde_json::from_slice(&delivery.body).expect("JSON");
         let mut expected = serde_json::json!({
             "event_id": "evt-1",
@@ -286,10 +240,16 @@ mod tests {
             "end_time": "2026-11-24T10:00:10.500000+00:00",
             "stream_url": null,
             "player_url": null,
+            "thumbnail_url": null,
             "alert_id": "alr-1",
             "rtstream_id": STREAM,
             "index_id": "idx-1",
             "firing_id": firing.id(),
+            "phase": "fired",
+            "state": "open",
+            "severity": "warning",
+            "basis": "frames",
+            "caption": null,
         });
         assert_eq!(body, expected);
         assert_eq!(
@@ -305,7 +265,10 @@ mod tests {
         assert!(around.stream_url.starts_with(public.as_str()));
         expected["stream_url"] = around.stream_url.into();
         expected["player_url"] = around.player_url.into();
-        let delivery = firing.delivery();
+        expected["thumbnail_url"] = around.thumbnail_url.into();
+        let [delivery] = &firing.deliveries()[..] else {
+            panic!("one receiver");
+        };
         let body: serde_json::Value = serde_json::from_slice(&delivery.body).expect("JSON");
         assert_eq!(body, expected);
     }

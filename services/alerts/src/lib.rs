@@ -1,19 +1,28 @@
 //! The alerts service: verdicts in, firings and webhooks out.
 //!
 //! It evaluates the verdicts on OBSERVATIONS by each alert's policy, in the order of their windows (`evaluator`, `policy`),
-//! publishes what fires as observations and as deliveries, and posts the deliveries, signed (`webhook`), to their receivers
-//! until they are taken or given up (`dispatcher`); samples, and firings once more, when it is asked to (`asked`). No firing is
-//! lost and none invented, whatever is killed when; a webhook may come more than once, always with the same id.
+//! publishes what fires as observations and as deliveries (`firing`, `told`), at once or when it is explained (`enricher`), and
+//! posts the deliveries, signed (`webhook`), or hands them to other receivers (`sinks`) until they are taken or given up
+//! (`dispatcher`); samples, and firings once more, when it is asked to (`asked`). No firing is lost and none invented, whatever
+//! is killed when; a message may come more than once, always with the same id.
 
+mod advance;
 mod asked;
 mod attempt;
+mod awake;
+mod delivering;
 mod dispatcher;
+mod enricher;
 mod evaluator;
 mod firing;
 mod forget;
 mod metrics;
 mod policy;
+mod scenes;
 mod schedule;
+mod sinks;
+mod telling;
+mod told;
 mod watchlist;
 mod webhook;
 
@@ -34,6 +43,7 @@ use metrics::AlertMetrics;
 use watchlist::Watchlist;
 
 pub use schedule::Schedule;
+pub use sinks::{Sink, SinkError};
 
 /// How the service behaves. An alert's threshold is part of the alert.
 #[derive(Debug, Clone)]
@@ -42,14 +52,17 @@ pub struct Config {
     pub schedule: Schedule,
     /// Makes the links to recordings that webhooks carry.
     pub links: Links,
+    /// The receivers beside webhooks, by whose names alerts know them.
+    pub sinks: Vec<Sink>,
 }
 
 impl Config {
-    /// With the usual schedule.
+    /// With the usual schedule, and no sinks.
     pub fn new(links: Links) -> Self {
         Self {
             schedule: Schedule::default(),
             links,
+            sinks: Vec::new(),
         }
     }
 }
@@ -121,10 +134,11 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
         });
     }
     let dispatching = dispatcher::run(Arc::clone(&shared), stop.clone());
+    let explaining = enricher::run(Arc::clone(&shared), stop.clone());
     let answering = asked::run(Arc::clone(&shared), stop.clone());
     let forgetting = forget::run(shared, stop.clone());
     parts.spawn(async move {
-        tokio::join!(dispatching, answering, forgetting);
+        tokio::join!(dispatching, explaining, answering, forgetting);
         Ok(())
     });
     let mut result = Ok(());

@@ -28,7 +28,8 @@ pub(crate) fn headers(
         .map(|key| sign(key, id, seconds, body))
         .collect();
     let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let kind = sightline_message::content_type(body);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     let timestamp = HeaderName::from_static("webhook-timestamp");
     headers.insert(timestamp, HeaderValue::from(seconds));

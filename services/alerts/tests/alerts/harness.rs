@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use prost::Message;
-use sightline_alerts::{Config, Deps, Schedule};
+use sightline_alerts::{Config, Deps, Schedule, Sink};
 use sightline_bus::embedded::EmbeddedServer;
 use sightline_bus::{Bus, ObservationKind, StreamName, Subject};
 use sightline_catalog::seal::SealKey;
@@ -22,11 +22,12 @@ use sightline_proto::ids;
 use sightline_proto::internal::{
     AlertRecord, EventRecord, Observation, RtStreamRecord, VerdictBody, observation,
 };
-use sightline_proto::v1::{Alert, Event, RtStream, alert};
+use sightline_proto::v1::{Alert, Event, RtStream, alert, firing};
 use sightline_recordings::links::Links;
 use sightline_service::Shutdown;
 use sightline_service::clock::{Clock, SystemClock};
 use sightline_service::metrics::Metrics;
+use sightline_testkit::until;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -36,12 +37,17 @@ pub const LONG: Duration = Duration::from_secs(30);
 pub const STREAM: &str = "rts-019ac3d0-0000-7000-8000-000000000001";
 pub const EPOCH_US: i64 = 1_795_514_400_000_000;
 
+/// What stops a service, and what waits for it.
+pub type Running = (Shutdown, JoinHandle<Result<(), sightline_alerts::Error>>);
+
 /// A running service with the parts around it.
 pub struct Platform {
     pub bus: Bus,
     pub catalog: Catalog,
     pub metrics: Metrics,
     pub seal: SealKey,
+    /// What the operator names; from the next start on.
+    pub sinks: Vec<Sink>,
     shutdown: Shutdown,
     service: JoinHandle<Result<(), sightline_alerts::Error>>,
     pub window_us: i64,
@@ -67,12 +73,13 @@ impl Platform {
         catalog.create(STREAM, &record).await?;
         let metrics = Metrics::default();
         let seal = SealKey::load_or_create(&dir.path().join("seal.key"))?;
-        let (shutdown, service) = serve(&bus, &catalog, &metrics, &seal);
+        let (shutdown, service) = serve(&bus, &catalog, &metrics, &seal, &[]);
         Ok(Self {
             bus,
             catalog,
             metrics,
             seal,
+            sinks: Vec::new(),
             shutdown,
             service,
             window_us: 5_000_000,
@@ -97,7 +104,26 @@ impl Platform {
     /// After a stop.
     pub fn begin(&mut self) {
         self.metrics = Metrics::default();
-        (self.shutdown, self.service) = serve(&self.bus, &self.catalog, &self.metrics, &self.seal);
+        let Self {
+            bus,
+            catalog,
+            metrics,
+            seal,
+            sinks,
+            ..
+        } = &*self;
+        (self.shutdown, self.service) = serve(bus, catalog, metrics, seal, sinks);
+    }
+
+    /// Another process of the service beside it.
+    pub fn beside(&self) -> Running {
+        serve(
+            &self.bus,
+            &self.catalog,
+            &Metrics::default(),
+            &self.seal,
+            &self.sinks,
+        )
     }
 
     /// An alert on an event and index of its own, with the same suffix.
@@ -225,25 +251,56 @@ impl Platform {
             .context("the bus never held that many")?
     }
 
-    /// Id, first and last window of each firing, by its observations.
+    /// Id, first and last window of each firing, by the observations of it before it closed.
     pub async fn firings(&self, observations: usize) -> Result<Vec<(String, i64, i64)>> {
-        let found: Vec<Observation> = self
-            .held(StreamName::Observations, "obs.*.firing.*", observations)
-            .await?;
+        let found = self
+            .observed(firing::State::Open, observations)
+            .await
+            .context("windows of firings")?;
         assert_eq!(found.len(), observations);
         let mut firings: Vec<(String, i64, i64)> = Vec::new();
-        for observation in found {
-            let Some(observation::Body::Firing(body)) = observation.body else {
-                anyhow::bail!("not a firing");
-            };
-            let first = (observation.start_us - EPOCH_US) / self.window_us;
-            let last = (observation.end_us - EPOCH_US) / self.window_us - 1;
-            match firings.iter_mut().find(|f| f.0 == body.firing_id) {
+        for (id, first, last) in found {
+            match firings.iter_mut().find(|f| f.0 == id) {
                 Some(firing) => firing.2 = last,
-                None => firings.push((body.firing_id, first, last)),
+                None => firings.push((id, first, last)),
             }
         }
         Ok(firings)
+    }
+
+    /// Id, first and last window of each firing that closed.
+    pub async fn closings(&self, count: usize) -> Result<Vec<(String, i64, i64)>> {
+        let found = self.observed(firing::State::Closed, count).await?;
+        assert_eq!(found.len(), count);
+        Ok(found)
+    }
+
+    /// Waits until so many observations of firings in this state are held.
+    async fn observed(
+        &self,
+        state: firing::State,
+        count: usize,
+    ) -> Result<Vec<(String, i64, i64)>> {
+        until(&format!("{count} observations, {state:?}"), async || {
+            let all: Vec<Observation> = self
+                .held(StreamName::Observations, "obs.*.firing.*", 0)
+                .await?;
+            let of_state: Vec<_> = all
+                .into_iter()
+                .filter_map(|observation| {
+                    let first = (observation.start_us - EPOCH_US) / self.window_us;
+                    let last = (observation.end_us - EPOCH_US) / self.window_us - 1;
+                    match observation.body {
+                        Some(observation::Body::Firing(body)) if body.state() == state => {
+                            Some((body.firing_id, first, last))
+                        }
+                        _ => None,
+                    }
+                })
+                .collect();
+            Ok((of_state.len() >= count).then_some(of_state))
+        })
+        .await
     }
 }
 
@@ -252,7 +309,8 @@ fn serve(
     catalog: &Catalog,
     metrics: &Metrics,
     seal: &SealKey,
-) -> (Shutdown, JoinHandle<Result<(), sightline_alerts::Error>>) {
+    sinks: &[Sink],
+) -> Running {
     let policy = Policy {
         allow: vec!["127.0.0.0/8".parse().expect("a range")],
     };
@@ -266,6 +324,7 @@ fn serve(
             seed: 1,
         },
         links: links(),
+        sinks: sinks.to_vec(),
     };
     let deps = Deps {
         bus: bus.clone(),

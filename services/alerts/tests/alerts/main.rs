@@ -4,5 +4,8 @@ mod changing;
 mod firing;
 mod harness;
 mod hostile;
+mod phases;
+mod policies;
 mod receiving;
 mod signing;
+mod sinks;

@@ -89,7 +89,12 @@ fn each_heavy_library_has_one_home() {
     only(&["sightline-egress"], &["hyper-rustls", "ureq"]);
     // The object store's client: it talks to the operator's store and to nobody that a user names.
     only(&["sightline-recordings"], &["object_store", "reqwest"]);
-    only(&["sightline-bus", "sightline-catalog"], &["async-nats"]);
+    // Sinks of alerts are where the operator says: not the bus, nor where users say.
+    only(
+        &["sightline-bus", "sightline-catalog", "sightline-alerts"],
+        &["async-nats"],
+    );
+    only(&["sightline-alerts"], &["lettre", "rumqttc"]);
 }
 
 /// Files of the product's Rust code, without tests of their own.

@@ -335,6 +335,8 @@ async fn alert(
         event_id: event.context("no event")?.id,
         index_id: index_id.to_owned(),
         callback_url: callback_url.to_owned(),
+        // What is shown is how soon alerts come, and one message of each.
+        delivery: v1::DeliveryMode::First.into(),
         ..Default::default()
     };
     let answer = client.events.create_alert(request).await.map_err(refused)?;

@@ -231,6 +231,8 @@ pub async fn alert(
         event_id: event.id,
         index_id: index_id.to_owned(),
         callback_url: callback_url.to_owned(),
+        // One message for each firing.
+        delivery: v1::DeliveryMode::First.into(),
         ..Default::default()
     };
     let answer = client.events.create_alert(request).await?;

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::Shared;
 use crate::firing::Firing;
+use crate::health;
 use crate::policy::{self, Decision, Rule};
 
 /// For how long at least nothing has to be heard for a firing to be over: what a crash left unacknowledged comes first.
@@ -301,6 +302,7 @@ impl Shared {
     fn event(&self, id: &str) -> Event {
         let record = self.catalog.get::<EventRecord>(id);
         let event = record.and_then(|record| record.value.event.clone());
+        let event = event.or_else(|| health::event(id));
         event.unwrap_or_else(|| Event {
             id: id.to_owned(),
             prompt: id.to_owned(),

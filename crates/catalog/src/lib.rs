@@ -229,6 +229,11 @@ impl Catalog {
         self.inner.view.changes()
     }
 
+    /// The same for one kind of records: for who would look through all of them after every change of any.
+    pub fn changes_of<T: Entry>(&self) -> watch::Receiver<u64> {
+        self.inner.view.changes_of::<T>()
+    }
+
     /// The number of partitions of OBSERVATIONS, fixed at the first start of a cluster.
     pub fn partitions(&self) -> u32 {
         self.inner.partitions

@@ -1,7 +1,7 @@
 //! The bucket in memory.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -17,6 +17,8 @@ pub(crate) type Value = Arc<dyn Any + Send + Sync>;
 pub(crate) struct View {
     held: RwLock<BTreeMap<String, Held>>,
     newest: watch::Sender<u64>,
+    /// The same of those kinds that someone follows.
+    newest_of: RwLock<HashMap<&'static str, watch::Sender<u64>>>,
 }
 
 struct Held {
@@ -36,10 +38,15 @@ impl View {
             {
                 return;
             }
-            held.insert(key, Held { revision, value });
+            held.insert(key.clone(), Held { revision, value });
         }
-        self.newest
-            .send_modify(|newest| *newest = revision.max(*newest));
+        let raise = |newest: &mut u64| *newest = revision.max(*newest);
+        self.newest.send_modify(raise);
+        let kind = key.split_once('.').map_or("", |(kind, _)| kind);
+        let newest_of = self.newest_of.read();
+        if let Some(newest) = newest_of.unwrap_or_else(PoisonError::into_inner).get(kind) {
+            newest.send_modify(raise);
+        }
     }
 
     pub(crate) fn get<T: Entry>(&self, id: &str) -> Option<Versioned<T>> {
@@ -58,6 +65,12 @@ impl View {
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
+    }
+
+    pub(crate) fn changes_of<T: Entry>(&self) -> watch::Receiver<u64> {
+        let newest_of = self.newest_of.write();
+        let mut newest_of = newest_of.unwrap_or_else(PoisonError::into_inner);
+        newest_of.entry(T::KIND).or_default().subscribe()
     }
 }
 

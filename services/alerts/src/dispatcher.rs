@@ -34,7 +34,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Runs a worker for each endpoint until shutdown, and finishes the attempts under way.
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
-    let mut changes = shared.catalog.changes();
+    let mut changes = shared.catalog.changes_of::<AlertRecord>();
     let mut running: HashMap<String, Shutdown> = HashMap::new();
     let mut workers: JoinSet<(String, Result<(), BusError>)> = JoinSet::new();
     let mut look = interval(LOOK);

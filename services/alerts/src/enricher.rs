@@ -230,7 +230,7 @@ impl Enricher {
     }
 
     async fn complete(&self, explaining: &Explaining) -> Known {
-        let mut changes = self.shared.catalog.changes();
+        let mut changes = self.shared.catalog.changes_of::<RunRecord>();
         loop {
             changes.mark_unchanged();
             let known = self.known(explaining);

@@ -25,28 +25,46 @@ pub(crate) fn key(index_id: &str, rtstream_id: &str, event_id: &str) -> (String,
 /// The catalog's alerts, arranged for looking them up; shared by all partitions.
 pub(crate) struct Watchlist {
     catalog: Catalog,
-    arranged: Mutex<(watch::Receiver<u64>, Arc<Watched>)>,
+    arranged: Mutex<Arranged>,
+}
+
+struct Arranged {
+    /// How far each alert has come is stored all the time, and nothing that matters here.
+    alerts: watch::Receiver<u64>,
+    streams: watch::Receiver<u64>,
+    watched: Arc<Watched>,
 }
 
 impl Watchlist {
     pub(crate) fn new(catalog: Catalog) -> Self {
-        let changes = catalog.changes();
-        let arranged = Arc::new(arrange(&catalog));
+        let arranged = Arranged {
+            alerts: catalog.changes_of::<AlertRecord>(),
+            streams: catalog.changes_of::<RtStreamRecord>(),
+            watched: Arc::new(arrange(&catalog)),
+        };
         Self {
             catalog,
-            arranged: Mutex::new((changes, arranged)),
+            arranged: Mutex::new(arranged),
         }
     }
 
     /// The alerts as the catalog has them now.
     pub(crate) fn current(&self) -> Arc<Watched> {
         let mut guard = self.arranged.lock().unwrap_or_else(PoisonError::into_inner);
-        let (changes, arranged) = &mut *guard;
-        if changes.has_changed().unwrap_or(false) {
+        let Arranged {
+            alerts,
+            streams,
+            watched,
+        } = &mut *guard;
+        let mut changed = false;
+        for changes in [alerts, streams] {
+            changed |= changes.has_changed().unwrap_or(false);
             changes.mark_unchanged();
-            *arranged = Arc::new(arrange(&self.catalog));
         }
-        Arc::clone(arranged)
+        if changed {
+            *watched = Arc::new(arrange(&self.catalog));
+        }
+        Arc::clone(watched)
     }
 }
 

@@ -34,6 +34,7 @@ use sightline_service::clock::Clock;
 use sightline_service::metrics::Metrics;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tonic::transport::Channel;
 
 pub use auth::{ACCESS_TOKEN, ApiKeys};
@@ -41,7 +42,7 @@ pub use tls::{Tls, TlsError};
 
 use crate::admission::Admission;
 use crate::api::watch::Hub;
-use crate::api::{Core, Linker, Records};
+use crate::api::{Core, Linker, Records, backtest};
 use crate::metrics::GatewayMetrics;
 use crate::playback::Playback;
 use crate::websocket::Sockets;
@@ -174,6 +175,7 @@ pub async fn serve(
         hub: Arc::clone(&hub),
         admission,
         sockets: open,
+        backtests: Arc::new(Semaphore::new(backtest::AT_ONCE)),
         shutdown: shutdown.clone(),
     });
     let (routes, health) = grpc::routes(limits.message_bytes);

@@ -168,14 +168,14 @@ impl Session {
     }
 }
 
-fn check_threshold(faults: &mut Violations, threshold: f32) {
+pub(super) fn check_threshold(faults: &mut Violations, threshold: f32) {
     if !(threshold > 0.0 && threshold <= 1.0) {
         let allowed = format!("above 0 and at most 1, or unset; got {threshold}");
         faults.add("threshold", allowed);
     }
 }
 
-fn check_policy(faults: &mut Violations, policy: Option<&Policy>) {
+pub(super) fn check_policy(faults: &mut Violations, policy: Option<&Policy>) {
     let Some(policy) = policy else { return };
     let of = policy.of.max(1);
     if policy.of > MAX_WINDOWS {

@@ -9,7 +9,7 @@ use super::paging::Position;
 use super::violations::{Violations, refused};
 use super::{Session, catalog_failed};
 
-const MAX_PROMPT: usize = 1000;
+pub(super) const MAX_PROMPT: usize = 1000;
 const MAX_LABEL: usize = 100;
 
 impl Session {

@@ -4,6 +4,7 @@
 //! service, and follows the bus; it holds no media pipeline, no model and no vector store.
 
 mod alerts;
+pub(crate) mod backtest;
 mod callback;
 mod changes;
 mod collections;
@@ -15,6 +16,7 @@ mod exports;
 mod firings;
 mod indexes;
 mod keys;
+mod latency;
 mod linking;
 mod paging;
 mod ranking;
@@ -43,6 +45,7 @@ use sightline_proto::reasons::{ApiError, Reason};
 use sightline_recordings::{Library, StoreError};
 use sightline_service::clock::Clock;
 use sightline_service::{Shutdown, chain};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 pub(crate) use self::linking::Linker;
@@ -69,6 +72,8 @@ pub(crate) struct Core {
     pub(crate) hub: Arc<Hub>,
     pub(crate) admission: Admission,
     pub(crate) sockets: Registry,
+    /// Room for backtests.
+    pub(crate) backtests: Arc<Semaphore>,
     pub(crate) shutdown: Shutdown,
 }
 

@@ -1,9 +1,11 @@
 //! Events and alerts over gRPC.
 
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use sightline_proto::v1;
 use sightline_proto::v1::alert::State;
 use sightline_proto::v1::event_service_server::EventService;
-use tonic::Request;
+use tonic::{Request, Status};
 
 use super::{Answer, Grpc, answer, session};
 
@@ -152,20 +154,23 @@ impl EventService for Grpc {
         let session = session(&request)?;
         answer(session.redeliver(request.into_inner()).await?)
     }
-    type BacktestStream =
-        futures::stream::BoxStream<'static, Result<v1::BacktestResponse, tonic::Status>>;
+
+    type BacktestStream = BoxStream<'static, Result<v1::BacktestResponse, Status>>;
 
     async fn backtest(
         &self,
-        _request: Request<v1::BacktestRequest>,
+        request: Request<v1::BacktestRequest>,
     ) -> Answer<Self::BacktestStream> {
-        Err(tonic::Status::unimplemented("backtests are not there yet"))
+        let backtest = session(&request)?.backtest(request.into_inner()).await?;
+        let responses = backtest.map(|response| response.map_err(Status::from));
+        answer(responses.boxed())
     }
 
     async fn get_latency(
         &self,
-        _request: Request<v1::GetLatencyRequest>,
+        request: Request<v1::GetLatencyRequest>,
     ) -> Answer<v1::GetLatencyResponse> {
-        Err(tonic::Status::unimplemented("latency is not there yet"))
+        let session = session(&request)?;
+        answer(session.latency(request.get_ref()).await?)
     }
 }

@@ -3,6 +3,7 @@
 mod access;
 mod admission;
 mod alerting;
+mod backtesting;
 mod browser;
 mod changing;
 mod collections;

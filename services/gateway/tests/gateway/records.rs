@@ -65,6 +65,12 @@ impl Records {
         Endpoint::from_shared(format!("http://{}", self.address)).expect("an address")
     }
 
+    /// What is listed, and what every search finds.
+    pub fn hold(&self, listed: Vec<Record>, hits: Vec<search_records_response::Hit>) {
+        let mut state = self.state();
+        (state.listed, state.hits) = (listed, hits);
+    }
+
     /// Whether every call is refused.
     pub fn fail(&self, fails: bool) {
         self.state().fails = fails;

@@ -245,6 +245,7 @@ async fn name_indexes(client: &mut Client, their: &Ids, own: &Ids) -> Vec<Said> 
 }
 
 async fn name_events(client: &mut Client, their: &Ids, own: &Ids) -> Vec<Said> {
+    let time = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
     let (id, alert, endpoint) = (&their.event, &their.alert, &their.endpoint);
     calls!(
         client,
@@ -287,6 +288,19 @@ async fn name_events(client: &mut Client, their: &Ids, own: &Ids) -> Vec<Said> {
             alert_id: alert,
             firing_id: "any"
         }),
+        events.backtest(BacktestRequest {
+            prompt: "a car",
+            index_id: &their.index,
+            start_time: time(1),
+            end_time: time(2)
+        }),
+        events.backtest(BacktestRequest {
+            event_id: id,
+            index_id: &own.index,
+            start_time: time(1),
+            end_time: time(2)
+        }),
+        events.get_latency(GetLatencyRequest { alert_id: alert }),
         endpoints.get_endpoint_secret(GetEndpointSecretRequest {
             endpoint_id: endpoint
         }),

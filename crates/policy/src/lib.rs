@@ -14,11 +14,13 @@
 //! between did not count, so calling them unknown, as this machine does when it meets a later one, leads to the same
 //! firings; it only waits for them first, as for any missing window.
 
+mod awake;
+
 use sightline_proto::internal::{EvaluationRecord, JudgedWindow, OpenFiring};
 use sightline_proto::time::duration_micros;
 use sightline_proto::v1::{Alert, Policy};
 
-use crate::awake::Hours;
+use awake::Hours;
 
 /// A missing window is waited for until the window this far after it was judged.
 const PATIENCE: u64 = 2;
@@ -29,20 +31,20 @@ const OVER: u64 = u64::MAX;
 
 /// A firing opens, goes on or closes.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Decision {
+pub struct Decision {
     /// The stream's epoch.
-    pub(crate) epoch_us: i64,
+    pub epoch_us: i64,
     /// The firing, with this window in it.
-    pub(crate) firing: OpenFiring,
+    pub firing: OpenFiring,
     /// The window that counts; the firing's first one where it closes.
-    pub(crate) window: JudgedWindow,
+    pub window: JudgedWindow,
     /// Whether the firing is over.
-    pub(crate) closes: bool,
+    pub closes: bool,
 }
 
 impl Decision {
     /// Whether this window opened the firing.
-    pub(crate) fn opens(&self) -> bool {
+    pub fn opens(&self) -> bool {
         let first = self.firing.first.as_ref().map(|first| first.window);
         !self.closes && first == Some(self.window.window)
     }
@@ -50,7 +52,7 @@ impl Decision {
 
 /// What a window counts by, what windows that count lead to, and when this is decided.
 #[derive(Debug, Clone)]
-pub(crate) struct Rule {
+pub struct Rule {
     /// The probability at which a window counts.
     threshold: f32,
     /// When windows count at all.
@@ -68,7 +70,7 @@ pub(crate) struct Rule {
 
 impl Rule {
     /// The alert's rule.
-    pub(crate) fn of(alert: &Alert, now_us: i64) -> Self {
+    pub fn of(alert: &Alert, now_us: i64) -> Self {
         let usual = Policy::default();
         let policy = alert.policy.as_ref().unwrap_or(&usual);
         Self {
@@ -84,7 +86,7 @@ impl Rule {
 
     /// For how many windows' time nothing has to be heard for a firing to be over: a window that is missing is waited for, and
     /// then so many have to be quiet.
-    pub(crate) fn silence(&self) -> u64 {
+    pub fn silence(&self) -> u64 {
         PATIENCE + self.close_after
     }
 
@@ -96,7 +98,7 @@ impl Rule {
 
 /// Takes one verdict and returns what opens, goes on and closes. Windows that were evaluated or are waiting already change nothing, nor do those
 /// of an earlier epoch. A later epoch ends the one before.
-pub(crate) fn apply(
+pub fn apply(
     state: &mut EvaluationRecord,
     epoch_us: i64,
     judged: JudgedWindow,
@@ -131,7 +133,7 @@ pub(crate) fn apply(
 }
 
 /// Takes the missing windows before the first waiting one as unknown; false if nothing waits.
-pub(crate) fn give_up(state: &mut EvaluationRecord) -> bool {
+pub fn give_up(state: &mut EvaluationRecord) -> bool {
     match state.waiting.first() {
         Some(first) => {
             state.next_window = first.window;
@@ -142,7 +144,7 @@ pub(crate) fn give_up(state: &mut EvaluationRecord) -> bool {
 }
 
 /// The open firing is over whatever comes next, and [`settle`] closes it; false if none is open.
-pub(crate) fn end(state: &mut EvaluationRecord) -> bool {
+pub fn end(state: &mut EvaluationRecord) -> bool {
     if let Some(open) = &mut state.open {
         open.quiet = OVER;
     }
@@ -150,12 +152,12 @@ pub(crate) fn end(state: &mut EvaluationRecord) -> bool {
 }
 
 /// Whether the open firing is over and has yet to be closed.
-pub(crate) fn is_over(state: &EvaluationRecord) -> bool {
+pub fn is_over(state: &EvaluationRecord) -> bool {
     state.open.is_some_and(|open| open.quiet == OVER)
 }
 
 /// Evaluates what need not wait (any longer).
-pub(crate) fn settle(state: &mut EvaluationRecord, rule: &Rule) -> Vec<Decision> {
+pub fn settle(state: &mut EvaluationRecord, rule: &Rule) -> Vec<Decision> {
     let mut decisions = Vec::new();
     if is_over(state) {
         decisions.extend(close(state));
@@ -178,7 +180,7 @@ pub(crate) fn settle(state: &mut EvaluationRecord, rule: &Rule) -> Vec<Decision>
 ///
 /// A decision alone is reason enough, even when its firing has closed again: a crash may lose the acknowledgement of the
 /// firing's last windows only, and they would open another one.
-pub(crate) fn must_store(
+pub fn must_store(
     before: &EvaluationRecord,
     after: &EvaluationRecord,
     decisions: &[Decision],
@@ -270,6 +272,53 @@ fn opens(state: &EvaluationRecord, judged: &JudgedWindow, rule: &Rule) -> bool {
     enough && rested
 }
 
+/// Why a window led to no firing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It does not reach the threshold.
+    Below,
+    /// The alert was asleep.
+    Asleep,
+    /// Too few of the last windows count.
+    TooFew {
+        /// How many do.
+        has: usize,
+        /// How many have to.
+        required: usize,
+        /// Of how many.
+        of: u64,
+    },
+    /// The last firing ended a short while ago.
+    Resting {
+        /// Up to when none opens, in microseconds since the Unix epoch.
+        until_us: i64,
+    },
+}
+
+/// Why the window that was just evaluated, the last one of `state`, is in no firing; none if it is.
+pub fn why(state: &EvaluationRecord, judged: &JudgedWindow, rule: &Rule) -> Option<Why> {
+    let within = state.open.map(|open| open.last_window) == Some(judged.window);
+    if within {
+        return None;
+    }
+    // Neither for a probability that is not a number.
+    let enough = judged.probability >= rule.threshold;
+    Some(if !enough {
+        Why::Below
+    } else if !rule.awake.contain(judged.start_us) {
+        Why::Asleep
+    } else if rule.of > 1 && state.counted.len() < rule.required {
+        Why::TooFew {
+            has: state.counted.len(),
+            required: rule.required,
+            of: rule.of,
+        }
+    } else {
+        Why::Resting {
+            until_us: state.ended_us + rule.cooldown_us,
+        }
+    })
+}
+
 #[cfg(test)]
-#[path = "policy_tests.rs"]
 mod tests;

@@ -3,7 +3,6 @@
 use super::*;
 use sightline_proto::v1;
 
-#[path = "policy_properties.rs"]
 mod properties;
 
 const RULE: Rule = Rule {

@@ -3,16 +3,17 @@
 mod harness;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use harness::{
     CALM, CROSSES, ENTERS, EPOCH_US, Platform, RESTRICTED, STREAM, scene, serve, verdict, window,
 };
-use sightline_bus::StreamName;
+use sightline_bus::{Ask, BusError, StreamName};
 use sightline_caption::{Config, Deps};
 use sightline_inference::Describer;
 use sightline_proto::ids;
-use sightline_proto::internal::{DeadLetter, RunRecord};
+use sightline_proto::internal::{DeadLetter, JudgeRequest, JudgeResponse, RunRecord};
 use sightline_proto::v1::{Index, alert, index};
 use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
@@ -220,6 +221,40 @@ async fn a_prompt_that_does_not_fit_costs_the_others_nothing() -> Result<()> {
     platform
         .counted("sightline_caption_prompts_refused_total 2")
         .await?;
+    platform.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_of_a_window_of_the_past_hears_what_was_judged_when_it_came() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.index("idx-a", "Describe the scene").await?;
+    platform.event("evt-enters", ENTERS).await?;
+    platform
+        .alert("alr-1", "idx-a", "evt-enters", alert::State::Enabled)
+        .await?;
+    let window = window(0, RESTRICTED)?;
+    platform.publish(&window).await?;
+    let then = platform.held("verdict", 1).await?;
+    let then = verdict(&then[0])?.probability;
+
+    let question = |asked: &str| JudgeRequest {
+        frames: window.frames.clone(),
+        window_us: 5_000_000,
+        questions: vec![ENTERS.to_owned(), asked.to_owned()],
+        ..JudgeRequest::default()
+    };
+    let ask = async |model, asked: &str| {
+        let long = Duration::from_secs(60);
+        let asked = platform.bus.ask(Ask::Judge(model), &question(asked), long);
+        asked.await as Result<JudgeResponse, BusError>
+    };
+    let now = ask("demo-vlm", CROSSES).await?;
+    assert_eq!((now.probabilities[0], now.error.as_str()), (then, ""));
+    assert_eq!(now.probabilities.len(), 2);
+    assert_eq!(now.model_revision, platform.model.revision());
+    let refused = ask("demo-vlm", &"traffic ".repeat(3000)).await?;
+    assert!(refused.probabilities.is_empty() && !refused.error.is_empty());
+    assert!(ask("other", CROSSES).await.is_err());
     platform.stop().await
 }
 

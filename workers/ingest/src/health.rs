@@ -102,12 +102,7 @@ pub(crate) async fn follow(shared: Arc<Shared>, shutdown: Shutdown) {
     let mut changes = shared.catalog.changes();
     loop {
         changes.mark_unchanged();
-        let now = wishes(&shared.catalog);
-        shared.wishes.send_if_modified(|known| {
-            let differ = *known != now;
-            *known = now;
-            differ
-        });
+        shared.look_up_wishes();
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = sleep(LOOK) => {}
@@ -122,6 +117,16 @@ pub(crate) async fn follow(shared: Arc<Shared>, shutdown: Shutdown) {
 }
 
 impl Shared {
+    /// Takes the wishes from the catalog now.
+    pub(crate) fn look_up_wishes(&self) {
+        let now = wishes(&self.catalog);
+        self.wishes.send_if_modified(|known| {
+            let differ = *known != now;
+            *known = now;
+            differ
+        });
+    }
+
     /// What alerts of a stream wait for.
     pub(crate) fn health_of(&self, rtstream_id: &str) -> BTreeSet<Health> {
         let wishes = self.wishes.borrow();

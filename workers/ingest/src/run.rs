@@ -113,6 +113,8 @@ async fn run_source(
     shutdown: &Shutdown,
 ) -> Result<Outcome, RecordError> {
     let start_count = state.run.start_count;
+    // An alert that was made just before the start misses nothing.
+    shared.look_up_wishes();
     let camera = (!source.is_file).then(|| Camera::of(shared, id, &state));
     let mut supervisor = Supervisor::new(shared, id, source, &mut state).await?;
     let end = tokio::select! {

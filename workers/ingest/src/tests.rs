@@ -1,6 +1,7 @@
 //! Recordings and their upkeep on a real nats-server and a real folder that can be broken.
 
 mod changing;
+mod health;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

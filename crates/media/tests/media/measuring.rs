@@ -14,7 +14,7 @@ const STORY: &str = "testsrc2=s=320x240:r=10:d=5[moving];\
     color=black:s=320x240:r=10:d=5[black];\
     testsrc2=s=320x240:r=10:d=5[again];\
     [moving][still][black][again]concat=n=4[out0];\
-    sine=d=25,volume='if(between(t,5,15),0,if(between(t,15,20),0.002,1))':eval=frame[out1]";
+    sine=d=25,volume='if(between(t,4.8,15.2),0,if(between(t,15.2,20.2),0.002,1))':eval=frame[out1]";
 
 type Measured = (Vec<(u64, MeasuredPictures)>, Vec<(u64, MeasuredSound)>);
 

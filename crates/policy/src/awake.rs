@@ -56,6 +56,11 @@ impl Hours {
     }
 }
 
+/// Whether a time zone is known by this name; empty is UTC.
+pub fn is_time_zone(name: &str) -> bool {
+    name.is_empty() || TimeZone::get(name).is_ok()
+}
+
 fn holds(part: &Awake, day: Weekday, minute: u32) -> bool {
     let starts = |day: Weekday| {
         let number = u32::try_from(day.to_monday_one_offset()).unwrap_or_default();
@@ -171,6 +176,8 @@ mod tests {
         let bundled = jiff::tz::TimeZoneDatabase::bundled();
         for zone in ["Europe/Berlin", "America/New_York", "Asia/Kolkata"] {
             assert!(bundled.get(zone).is_ok(), "{zone}");
+            assert!(is_time_zone(zone));
         }
+        assert!(is_time_zone("") && !is_time_zone("Mars/Olympus"));
     }
 }

@@ -21,6 +21,7 @@ use sightline_proto::time::duration_micros;
 use sightline_proto::v1::{Alert, Policy};
 
 use awake::Hours;
+pub use awake::is_time_zone;
 
 /// A missing window is waited for until the window this far after it was judged.
 const PATIENCE: u64 = 2;

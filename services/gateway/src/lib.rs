@@ -68,6 +68,8 @@ pub struct Config {
     pub media_root: Option<PathBuf>,
     /// Where webhooks may go.
     pub egress: Policy,
+    /// The further receivers that alerts may name.
+    pub sinks: Vec<String>,
     /// What one client may take.
     pub limits: Limits,
     /// Makes and checks the links that play recordings.

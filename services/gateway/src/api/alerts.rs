@@ -1,18 +1,18 @@
 //! Alerts: an event on an index, and whom to tell.
 
-use sightline_proto::internal::{AlertRecord, EventRecord};
-use sightline_proto::reasons::ApiError;
+use sightline_proto::internal::AlertRecord;
+use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::time::timestamp;
 use sightline_proto::v1::alert::State;
-use sightline_proto::v1::{self, Alert, Policy};
+use sightline_proto::v1::{self, Alert, DeliveryMode, Severity};
 
+use super::events::is_built_in;
 use super::paging::Position;
-use super::violations::Violations;
+use super::violations::{Violations, refused};
 use super::{Session, callback, catalog_failed};
 
-/// How many windows a policy may look back at.
-const MAX_WINDOWS: u32 = 20;
-const MAX_COOLDOWN_S: i64 = 24 * 3600;
+pub(super) use super::alert_checks::{check_policy, check_threshold};
+use super::alert_checks::{check_sinks, check_template, check_time, one_of};
 
 impl Session {
     /// Creates an alert, enabled.
@@ -24,11 +24,15 @@ impl Session {
         let threshold = request.threshold.unwrap_or(self.config.default_threshold);
         check_threshold(&mut faults, threshold);
         check_policy(&mut faults, request.policy.as_ref());
+        let severity = severity(&mut faults, request.severity);
+        let delivery = delivery(&mut faults, request.delivery);
+        check_time(&mut faults, "mute_time", request.mute_time.as_ref());
+        check_sinks(&mut faults, &request.sinks, &self.config.sinks);
+        check_template(&mut faults, &request.template);
         let request_id = faults.request_id(&request.request_id);
         faults.into_result()?;
-        self.find::<EventRecord>("event_id", &request.event_id)
-            .await?;
-        let index = self.index(&request.index_id).await?;
+        self.get_event(&request.event_id).await?;
+        let rtstream_id = self.watched(&request).await?;
         self.check_callback(&request.callback_url)?;
         self.make_endpoint(&request.callback_url).await?;
         let record = self
@@ -37,18 +41,41 @@ impl Session {
                     id: id.to_owned(),
                     event_id: request.event_id.clone(),
                     index_id: request.index_id.clone(),
-                    rtstream_id: index.rtstream_id,
+                    rtstream_id,
                     callback_url: request.callback_url.clone(),
                     state: State::Enabled.into(),
                     threshold,
                     create_time: Some(timestamp(self.clock.now_us())),
                     policy: request.policy.clone(),
-                    ..Alert::default()
+                    severity: severity.into(),
+                    delivery: delivery.into(),
+                    mute_time: request.mute_time,
+                    sinks: request.sinks.clone(),
+                    template: request.template.clone(),
                 }),
                 tenant: self.tenant(),
             })
             .await?;
         Ok(alert_of(&record))
+    }
+
+    /// The stream that an alert is to watch: its index's, or for events of a stream's health the one that is named.
+    async fn watched(&self, request: &v1::CreateAlertRequest) -> Result<String, ApiError> {
+        let invalid = |field, allowed| Err(refused(Reason::InvalidArgument, field, allowed));
+        if !is_built_in(&request.event_id) {
+            let rtstream_id = self.index(&request.index_id).await?.rtstream_id;
+            if !request.rtstream_id.is_empty() && request.rtstream_id != rtstream_id {
+                return invalid("rtstream_id", "the stream of the index, or nothing");
+            }
+            return Ok(rtstream_id);
+        }
+        if !request.index_id.is_empty() {
+            let allowed =
+                "nothing for an event of a stream's health: name the stream in rtstream_id";
+            return invalid("index_id", allowed);
+        }
+        self.stream(&request.rtstream_id).await?;
+        Ok(request.rtstream_id.clone())
     }
 
     /// One alert.
@@ -104,7 +131,7 @@ impl Session {
         self.change_alert(id, |alert| alert.set_state(state)).await
     }
 
-    /// Changes where an alert posts, or when it fires.
+    /// Changes where an alert posts, when it fires, and what its receivers are told.
     pub(crate) async fn update_alert(
         &self,
         request: v1::UpdateAlertRequest,
@@ -114,6 +141,17 @@ impl Session {
             check_threshold(&mut faults, threshold);
         }
         check_policy(&mut faults, request.policy.as_ref());
+        let severity = request.severity.map(|it| severity(&mut faults, it));
+        let delivery = request.delivery.map(|it| delivery(&mut faults, it));
+        check_time(&mut faults, "mute_time", request.mute_time.as_ref());
+        check_sinks(&mut faults, &request.sinks, &self.config.sinks);
+        if !request.set_sinks && !request.sinks.is_empty() {
+            faults.add(
+                "sinks",
+                "nothing unless set_sinks says that they are replaced",
+            );
+        }
+        check_template(&mut faults, request.template.as_deref().unwrap_or_default());
         faults.into_result()?;
         // Before the URL is looked at: what it says of the policy is for those who may change the alert.
         self.alert(&request.alert_id).await?;
@@ -122,14 +160,20 @@ impl Session {
             self.make_endpoint(url).await?;
         }
         self.change_alert(&request.alert_id, |alert| {
-            if let Some(url) = &request.callback_url {
-                alert.callback_url.clone_from(url);
+            set(&mut alert.callback_url, request.callback_url.as_ref());
+            set(&mut alert.threshold, request.threshold.as_ref());
+            set(&mut alert.template, request.template.as_ref());
+            set(
+                &mut alert.sinks,
+                request.set_sinks.then_some(&request.sinks),
+            );
+            set(&mut alert.severity, severity.map(i32::from).as_ref());
+            set(&mut alert.delivery, delivery.map(i32::from).as_ref());
+            if request.policy.is_some() {
+                alert.policy.clone_from(&request.policy);
             }
-            if let Some(threshold) = request.threshold {
-                alert.threshold = threshold;
-            }
-            if let Some(policy) = &request.policy {
-                alert.policy = Some(policy.clone());
+            if request.mute_time.is_some() {
+                alert.mute_time = request.mute_time;
             }
         })
         .await
@@ -168,36 +212,24 @@ impl Session {
     }
 }
 
-pub(super) fn check_threshold(faults: &mut Violations, threshold: f32) {
-    if !(threshold > 0.0 && threshold <= 1.0) {
-        let allowed = format!("above 0 and at most 1, or unset; got {threshold}");
-        faults.add("threshold", allowed);
+/// What is given replaces what is there.
+fn set<T: Clone>(there: &mut T, given: Option<&T>) {
+    if let Some(given) = given {
+        there.clone_from(given);
     }
 }
 
-pub(super) fn check_policy(faults: &mut Violations, policy: Option<&Policy>) {
-    let Some(policy) = policy else { return };
-    let of = policy.of.max(1);
-    if policy.of > MAX_WINDOWS {
-        let allowed = format!("1 to {MAX_WINDOWS}, or 0 for 1; got {of}");
-        faults.add("policy.of", allowed);
+fn severity(faults: &mut Violations, given: i32) -> Severity {
+    match one_of(faults, "severity", given) {
+        Severity::Unspecified => Severity::Warning,
+        severity => severity,
     }
-    if policy.required > of {
-        let got = policy.required;
-        faults.add(
-            "policy.required",
-            format!("at most policy.of, {of}; got {got}"),
-        );
-    }
-    if policy.close_after > MAX_WINDOWS {
-        let got = policy.close_after;
-        let allowed = format!("1 to {MAX_WINDOWS}, or 0 for 1; got {got}");
-        faults.add("policy.close_after", allowed);
-    }
-    let cooldown = policy.cooldown.unwrap_or_default();
-    let whole = (0..1_000_000_000).contains(&cooldown.nanos);
-    if !(0..=MAX_COOLDOWN_S).contains(&cooldown.seconds) || !whole {
-        faults.add("policy.cooldown", "0 to 24 hours");
+}
+
+fn delivery(faults: &mut Violations, given: i32) -> DeliveryMode {
+    match one_of(faults, "delivery", given) {
+        DeliveryMode::Unspecified => DeliveryMode::Complete,
+        mode => mode,
     }
 }
 

@@ -8,6 +8,7 @@ use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{Attempt, Observation};
 use sightline_proto::reasons::ApiError;
 use sightline_proto::time::{micros, timestamp};
+use sightline_proto::v1::firing::State;
 use sightline_proto::v1::{self, Delivery, Firing};
 
 use super::paging::Position;
@@ -69,20 +70,20 @@ impl Session {
                 ..Default::default()
             },
         );
-        let subject = Subject::Attempt {
-            endpoint: ids::endpoint_id(&self.tenant(), &alert.callback_url),
-        };
-        let attempts = self
-            .bus
-            .read::<Attempt>(StreamName::Attempts, &subject.to_string(), NEWEST)
-            .await
-            .map_err(bus_failed)?;
-        let mut deliveries: Vec<Delivery> = attempts
-            .into_iter()
-            .map(|received| received.message)
-            .filter(|attempt| attempt.alert_id == alert.id)
-            .map(delivery)
-            .collect();
+        let webhook = ids::endpoint_id(&self.tenant(), &alert.callback_url);
+        let sinks = alert.sinks.iter().map(|sink| format!("sink-{sink}"));
+        let mut deliveries: Vec<Delivery> = Vec::new();
+        for endpoint in std::iter::once(webhook).chain(sinks) {
+            let subject = Subject::Attempt { endpoint }.to_string();
+            let attempts = self
+                .bus
+                .read::<Attempt>(StreamName::Attempts, &subject, NEWEST)
+                .await
+                .map_err(bus_failed)?;
+            let attempts = attempts.into_iter().map(|received| received.message);
+            let of_alert = attempts.filter(|attempt| attempt.alert_id == alert.id);
+            deliveries.extend(of_alert.map(delivery));
+        }
         deliveries.sort_by_key(|delivery| std::cmp::Reverse(position_of_delivery(delivery)));
         let (deliveries, next_page_token) = pages.cut(
             deliveries,
@@ -99,7 +100,7 @@ impl Session {
 }
 
 /// One alert's firings out of the observations of its stream, newest first. A firing that went on was observed again, with
-/// a later end.
+/// a later end, and so was one that closed.
 fn merge<'a>(observations: impl Iterator<Item = &'a Observation>, alert_id: &str) -> Vec<Firing> {
     let mut firings: HashMap<&str, Firing> = HashMap::new();
     for observation in observations {
@@ -122,7 +123,7 @@ fn merge<'a>(observations: impl Iterator<Item = &'a Observation>, alert_id: &str
     firings
 }
 
-/// The opening's words and confidence stay; the times cover both.
+/// The opening's words and confidence stay; the times cover both, and what is closed stays so.
 fn extend(firing: &mut Firing, seen: Firing) {
     let (known_start, seen_start) = (start_of(firing), start_of(&seen));
     let later_end = end_of(&seen) > end_of(firing);
@@ -131,10 +132,14 @@ fn extend(firing: &mut Firing, seen: Firing) {
     } else {
         firing.end_time
     };
+    let closed = [firing.state(), seen.state()].contains(&State::Closed);
     if seen_start < known_start {
         *firing = seen;
     }
     firing.end_time = end_time;
+    if closed {
+        firing.set_state(State::Closed);
+    }
 }
 
 fn start_of(firing: &Firing) -> i64 {
@@ -155,7 +160,10 @@ fn position_of_firing(firing: &Firing) -> Position {
 fn position_of_delivery(delivery: &Delivery) -> Position {
     Position {
         time_us: delivery.end_time.as_ref().map_or(0, micros),
-        id: format!("{} {:010}", delivery.firing_id, delivery.attempt),
+        id: format!(
+            "{} {:010} {} {}",
+            delivery.firing_id, delivery.attempt, delivery.phase, delivery.sink
+        ),
     }
 }
 
@@ -230,5 +238,28 @@ mod tests {
             &[("f1", "a", 10, 15), ("f1", "a", 5, 10)],
             &[("f1", 5, 15, 5.0)],
         );
+    }
+
+    #[test]
+    fn a_firing_that_closed_is_closed_whatever_came_when() {
+        let closed = |firing: &str, closed: bool| {
+            let mut seen = observed(firing, "a", 5, 10);
+            if let Some(Body::Firing(body)) = &mut seen.body {
+                let state = if closed { State::Closed } else { State::Open };
+                body.set_state(state);
+            }
+            seen
+        };
+        for (seen, expected) in [
+            (&[false][..], State::Open),
+            (&[false, true], State::Closed),
+            (&[true, false], State::Closed),
+            (&[true], State::Closed),
+        ] {
+            let observations: Vec<_> = seen.iter().map(|over| closed("f1", *over)).collect();
+            let found = merge(observations.iter(), "a");
+            assert_eq!(found.len(), 1);
+            assert_eq!(found[0].state(), expected, "{seen:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! The gRPC skin and any later one only translate. The core validates, reads and writes the catalog, asks the embeddings
 //! service, and follows the bus; it holds no media pipeline, no model and no vector store.
 
+mod alert_checks;
 mod alerts;
 pub(crate) mod backtest;
 mod callback;

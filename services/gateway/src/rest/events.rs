@@ -42,7 +42,7 @@ pub(super) async fn list(session: Session) -> Answer {
             page_size,
             page_token,
         };
-        let page = session.list_events(&request);
+        let page = session.list_own_events(&request);
         std::future::ready(page.map(|page| (page.events, page.next_page_token)))
     };
     let events = paging::all(fetch).await?.into_iter().map(|event| {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sightline_proto::internal::RtStreamRecord;
 use sightline_proto::time::micros;
 use sightline_proto::v1::watch_response::Message;
-use sightline_proto::v1::{Firing, Scene, TranscriptSegment, WatchResponse};
+use sightline_proto::v1::{Firing, Scene, TranscriptSegment, WatchResponse, firing};
 
 use crate::api::Core;
 
@@ -21,6 +21,8 @@ pub(super) fn frame(core: &Core, response: &WatchResponse) -> Option<Frame> {
         Message::Transcript(segment) => ("transcript", &segment.rtstream_id, transcript(segment)),
         Message::Scene(one) => ("scene_index", &one.rtstream_id, scene(one)),
         Message::AudioScene(one) => ("audio_index", &one.rtstream_id, scene(one)),
+        // They know none that is over.
+        Message::Alert(firing) if firing.state() == firing::State::Closed => return None,
         Message::Alert(firing) => ("alert", &firing.rtstream_id, alert(firing)),
         Message::Lagged(lagged) => {
             let cursor = &response.cursor;

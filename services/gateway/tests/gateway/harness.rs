@@ -123,6 +123,7 @@ impl Gateway {
             default_threshold: 0.6,
             media_root: Some(media),
             egress: Policy::default(),
+            sinks: vec!["control-room".to_owned(), "duty".to_owned()],
             limits: Limits {
                 drain: Duration::from_secs(2),
                 ..Limits::default()

@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod alert_policies;
 mod alerting;
 mod backtesting;
 mod browser;

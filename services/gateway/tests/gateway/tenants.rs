@@ -398,7 +398,9 @@ async fn lists_hold_what_is_the_callers() {
         }
         let request = v1::ListEventsRequest::default();
         let listed = client.events.list_events(request).await;
-        assert_eq!(listed.expect("lists").into_inner().events.len(), count);
+        let events = listed.expect("lists").into_inner().events;
+        let made = events.iter().filter(|event| event.create_time.is_some());
+        assert_eq!(made.count(), count, "beside those that everybody has");
         let request = v1::ListAlertsRequest::default();
         let listed = client.events.list_alerts(request).await;
         assert_eq!(listed.expect("lists").into_inner().alerts.len(), count);

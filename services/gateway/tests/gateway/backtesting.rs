@@ -134,7 +134,7 @@ fn words_of_firing(firing: &v1::Firing) -> String {
 
 #[tokio::test]
 async fn a_backtest_says_when_it_would_have_fired_and_why_not() {
-    let (gateway, mut client, index) = watched().await;
+    let (gateway, mut client, index) = Box::pin(watched()).await;
     work(&gateway).await;
     let below = "below the threshold of 0.60";
     let policy = |required, of, cooldown| Policy {
@@ -195,7 +195,7 @@ async fn a_backtest_says_when_it_would_have_fired_and_why_not() {
 
 #[tokio::test]
 async fn with_labels_a_backtest_says_which_threshold_is_best() {
-    let (gateway, mut client, index) = watched().await;
+    let (gateway, mut client, index) = Box::pin(watched()).await;
     work(&gateway).await;
     let event = v1::CreateEventRequest {
         prompt: "Detect a car".to_owned(),
@@ -234,7 +234,7 @@ async fn with_labels_a_backtest_says_which_threshold_is_best() {
 
 #[tokio::test]
 async fn a_backtest_that_cannot_be_is_refused() {
-    let (_gateway, mut client, index) = watched().await;
+    let (_gateway, mut client, index) = Box::pin(watched()).await;
     let good = backtest(&index);
     let label = Label {
         start_time: at(2),
@@ -331,7 +331,7 @@ async fn a_backtest_that_cannot_be_is_refused() {
 
 #[tokio::test]
 async fn so_many_go_on_at_once_and_those_whose_caller_has_gone_are_given_up() {
-    let (gateway, mut client, index) = watched().await;
+    let (gateway, mut client, index) = Box::pin(watched()).await;
     let (bus, shutdown) = (gateway.bus.clone(), gateway.shutdown.clone());
     tokio::spawn(async move {
         let never = async |_: FramesRequest| std::future::pending::<FramesResponse>().await;

@@ -1,6 +1,7 @@
 //! The product's promise, told as users' stories on the real binary: real nats-server, real decoder, real models.
 
 mod alerts_killed;
+mod backtest;
 mod bad_input;
 mod clients;
 mod console;

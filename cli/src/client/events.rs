@@ -8,6 +8,7 @@ use super::args::{AlertCommand, EventCommand, Limit};
 use super::call::{answer, ask, given};
 use super::moment::Moment;
 use super::output::{Output, line};
+use super::{backtest, latency};
 
 /// The longest label that the API takes, in characters.
 const LABEL: usize = 100;
@@ -59,6 +60,7 @@ pub async fn run(mut client: Client, command: EventCommand, out: &Output) -> Res
             answer(client.events.delete_event(ask(request))).await?;
             out.done("deleted", &event)
         }
+        EventCommand::Backtest(args) => backtest::run(client, args, out).await,
     }
 }
 
@@ -82,6 +84,7 @@ pub async fn alerts(client: Client, command: AlertCommand, out: &Output) -> Resu
             };
             list(client, request, limit, out).await
         }
+        AlertCommand::Latency(args) => latency::run(client, args, out).await,
         AlertCommand::Firings { alert, limit } => firings(client, alert, limit, out).await,
         AlertCommand::Deliveries { alert, limit } => deliveries(client, alert, limit, out).await,
         AlertCommand::Redeliver {
@@ -159,6 +162,7 @@ async fn change(mut client: Client, command: AlertCommand, out: &Output) -> Resu
         AlertCommand::List { .. }
         | AlertCommand::Firings { .. }
         | AlertCommand::Redeliver { .. }
+        | AlertCommand::Latency(_)
         | AlertCommand::Deliveries { .. } => None,
     };
     out.one(&given(alert)?)

@@ -1,12 +1,14 @@
 //! `sightline` as a client of the public API: what a user asks of a running server, over gRPC like every other client.
 
 pub mod args;
+mod backtest;
 mod call;
 mod collections;
 mod endpoints;
 mod events;
 mod indexes;
 mod keys;
+mod latency;
 mod moment;
 mod output;
 mod shown;

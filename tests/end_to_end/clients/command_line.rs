@@ -1,5 +1,6 @@
 //! `sightline` as a client: tables for people, JSON for programs, and what it says when it is refused.
 
+mod backtest;
 mod endpoints;
 
 use std::path::Path;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Subcommand, ValueEnum};
 
-use super::Limit;
+use super::{BacktestArgs, LatencyArgs, Limit};
 use crate::client::moment::{Moment, duration};
 
 /// What can be done with streams.
@@ -201,6 +201,8 @@ pub enum EventCommand {
         /// The event.
         event: String,
     },
+    /// Judge what was, and say when it would have fired.
+    Backtest(BacktestArgs),
 }
 
 /// What can be done with alerts.
@@ -276,6 +278,8 @@ pub enum AlertCommand {
         #[command(flatten)]
         limit: Limit,
     },
+    /// Show how long alerts took from stage to stage, from the capture of a frame to the receiver's answer.
+    Latency(LatencyArgs),
     /// Deliver one firing, or those of a stretch of time, once more.
     #[command(group = ArgGroup::new("which").required(true).multiple(false))]
     Redeliver {

@@ -1,11 +1,13 @@
 //! The command line of the client commands.
 
+mod backtest;
 mod commands;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+pub use self::backtest::{BacktestArgs, LatencyArgs};
 pub use self::commands::{
     AlertCommand, CollectionCommand, EndpointCommand, EventCommand, IndexCommand, KeysCommand,
     StreamCommand, Transcribe,

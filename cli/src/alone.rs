@@ -47,6 +47,7 @@ pub async fn gateway(args: GatewayArgs) -> Result<ExitCode> {
         models: args.model_names,
         media_root: args.sources.media_root,
         egress: policy(args.egress),
+        sinks: args.sinks.names(),
         embeddings_url: args.embeddings_url,
         library: recordings::library(&args.recordings, &dir)?,
         retention: recordings::retention(&args.recordings),
@@ -76,11 +77,12 @@ pub async fn embeddings(args: EmbeddingsArgs) -> Result<ExitCode> {
 /// # Errors
 /// When it can't start; the error says what to do.
 pub async fn alerts(args: AlertsArgs) -> Result<ExitCode> {
+    let sinks = args.sinks.load()?;
     let (_, seal) = shared_dir(&args.data)?;
     let links = recordings::links(&args.links, GATEWAY, false, &seal);
     let base = base("alerts", &args.role).await?;
     announce("alerts", None);
-    done(roles::alerts(base, policy(args.egress), links, seal).await)
+    done(roles::alerts(base, policy(args.egress), links, seal, sinks).await)
 }
 
 /// Reading, sampling and cutting.

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::client::args::ClientCommand;
+use crate::sinks::{SinkArgs, SinkNameArgs};
 use sightline_gateway::{Tls, TlsError};
 
 /// Turns live video into something you can search and be alerted by.
@@ -113,6 +114,8 @@ pub struct UpArgs {
     #[command(flatten)]
     pub egress: EgressArgs,
     #[command(flatten)]
+    pub sinks: SinkArgs,
+    #[command(flatten)]
     pub recordings: RecordingArgs,
     #[command(flatten)]
     pub links: LinkArgs,
@@ -144,6 +147,8 @@ pub struct GatewayArgs {
     pub sources: SourceArgs,
     #[command(flatten)]
     pub egress: EgressArgs,
+    #[command(flatten)]
+    pub sinks: SinkNameArgs,
     #[command(flatten)]
     pub recordings: RecordingArgs,
     #[command(flatten)]
@@ -182,6 +187,8 @@ pub struct AlertsArgs {
     pub links: LinkArgs,
     #[command(flatten)]
     pub egress: EgressArgs,
+    #[command(flatten)]
+    pub sinks: SinkArgs,
 }
 
 /// Options of `ingest`.

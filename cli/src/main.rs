@@ -9,6 +9,7 @@ mod platform;
 mod recordings;
 mod roles;
 mod signals;
+mod sinks;
 mod up;
 
 use std::ffi::OsString;

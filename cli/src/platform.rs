@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow};
+use sightline_alerts::Sink;
 use sightline_bus::BusConfig;
 use sightline_bus::embedded::EmbeddedServer;
 use sightline_catalog::seal::SealKey;
@@ -33,6 +34,8 @@ pub struct Options {
     pub media_root: Option<PathBuf>,
     /// Where webhooks may go.
     pub egress: Policy,
+    /// Receivers of alerts beside webhooks.
+    pub sinks: Vec<Sink>,
     /// The key that clients send.
     pub api_key: String,
     /// What encrypts connections to the public API.
@@ -89,6 +92,7 @@ impl Platform {
             models: vec![options.models.vlm_name()?],
             media_root: options.media_root.clone(),
             egress: options.egress.clone(),
+            sinks: options.sinks.iter().map(|s| s.name().to_owned()).collect(),
             embeddings_url: format!("http://{}", records.local_addr()?),
             seal: seal.clone(),
             listener,
@@ -122,8 +126,11 @@ impl Platform {
                 roles::embeddings(b, &m, None, &vectors, records).await,
             )
         });
-        let (b, egress) = (base.clone(), options.egress);
-        roles.spawn(async move { ("alerts", roles::alerts(b, egress, links, key).await) });
+        let (b, egress, sinks) = (base.clone(), options.egress, options.sinks);
+        roles.spawn(async move {
+            let serving = roles::alerts(b, egress, links, key, sinks);
+            ("alerts", serving.await)
+        });
         let b = base.clone();
         roles.spawn(async move { ("ingest", roles::ingest(b, ingest).await) });
         let (b, m) = (base.clone(), models.clone());

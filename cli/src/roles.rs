@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, getrlimit, setrlimit};
+use sightline_alerts::Sink;
 use sightline_bus::{Bus, BusConfig};
 use sightline_catalog::Catalog;
 use sightline_catalog::seal::SealKey;
@@ -100,6 +101,8 @@ pub struct GatewayOptions {
     pub media_root: Option<PathBuf>,
     /// Where webhooks may go.
     pub egress: Policy,
+    /// The further receivers that alerts may name.
+    pub sinks: Vec<String>,
     /// The embeddings service's address.
     pub embeddings_url: String,
     /// The key that seals sources' credentials.
@@ -134,6 +137,7 @@ pub async fn gateway(base: Base, options: GatewayOptions) -> Result<()> {
         default_threshold: DEFAULT_THRESHOLD,
         media_root: options.media_root,
         egress: options.egress,
+        sinks: options.sinks,
         limits: sightline_gateway::Limits::default(),
         links: options.links,
         retention: options.retention,
@@ -199,7 +203,13 @@ pub async fn embeddings(
 ///
 /// # Errors
 /// When a partition can't be evaluated.
-pub async fn alerts(base: Base, egress: Policy, links: Links, seal: SealKey) -> Result<()> {
+pub async fn alerts(
+    base: Base,
+    egress: Policy,
+    links: Links,
+    seal: SealKey,
+    sinks: Vec<Sink>,
+) -> Result<()> {
     let deps = sightline_alerts::Deps {
         bus: base.bus,
         catalog: base.catalog,
@@ -208,7 +218,10 @@ pub async fn alerts(base: Base, egress: Policy, links: Links, seal: SealKey) -> 
         egress: Egress::new(egress, Timeouts::default()),
         seal,
     };
-    let config = sightline_alerts::Config::new(links);
+    let config = sightline_alerts::Config {
+        sinks,
+        ..sightline_alerts::Config::new(links)
+    };
     Ok(sightline_alerts::serve(config, deps, base.shutdown).await?)
 }
 

@@ -17,6 +17,7 @@ use crate::signals::shutdown_on_signal;
 /// When it can't start or a role failed; the error says what to do.
 pub async fn run(args: UpArgs) -> Result<ExitCode> {
     refuse_open_door(args.listen, &args.key)?;
+    let sinks = args.sinks.load()?;
     let data = DataDir::lock(files::data_dir(&args.data)?)?;
     let (api_key, printed) = match args.key.api_key {
         Some(key) => (key.0, None),
@@ -34,6 +35,7 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         egress: Policy {
             allow: args.egress.allow_egress,
         },
+        sinks,
         api_key,
         tls: args.tls.load()?,
         allow_plain_keys: args.tls.allow_plain_keys,

@@ -143,6 +143,7 @@ fn options(args: &DemoArgs, clip: &Path, api_key: String) -> Options {
         egress: Policy {
             allow: vec![IpAddr::from(Ipv4Addr::LOCALHOST).into()],
         },
+        sinks: Vec::new(),
         api_key,
         tls: None,
         allow_plain_keys: false,

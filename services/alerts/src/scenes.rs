@@ -218,6 +218,7 @@ mod tests {
             scenes.get("idx-1", 10).map(|text| text.len()),
             Some(MAX_CAPTION)
         );
-        assert_eq!(scenes.known().order.len(), scenes.known().captions.len());
+        let known = scenes.known();
+        assert_eq!(known.order.len(), known.captions.len());
     }
 }

@@ -4,11 +4,11 @@ use anyhow::Result;
 use sightline_proto::client::Client;
 use sightline_proto::v1;
 
-use super::args::{AlertCommand, EventCommand, Limit};
+use super::args::{AlertCommand, AlertOptions, EventCommand, Limit};
 use super::call::{answer, ask, given};
 use super::moment::Moment;
 use super::output::{Output, line};
-use super::{backtest, latency};
+use super::{backtest, latency, policy};
 
 /// The longest label that the API takes, in characters.
 const LABEL: usize = 100;
@@ -110,31 +110,42 @@ async fn change(mut client: Client, command: AlertCommand, out: &Output) -> Resu
     let alert = match command {
         AlertCommand::Create {
             event: event_id,
-            index: index_id,
+            index,
+            stream,
             callback_url,
             threshold,
+            options,
         } => {
+            let told = policy::told(&options, v1::Alert::default(), out.view.now_us)?;
             let request = v1::CreateAlertRequest {
                 event_id,
-                index_id,
+                index_id: index.unwrap_or_default(),
+                rtstream_id: stream.unwrap_or_default(),
                 callback_url: callback_url.unwrap_or_default(),
                 threshold,
-                ..Default::default()
+                request_id: String::new(),
+                policy: told.policy,
+                severity: told.severity,
+                delivery: told.delivery,
+                mute_time: told.mute_time,
+                sinks: told.sinks,
+                template: told.template,
             };
             answer(client.events.create_alert(ask(request)))
                 .await?
                 .alert
         }
         AlertCommand::Update {
-            alert: alert_id,
+            alert,
             callback_url,
             threshold,
+            options,
         } => {
+            let request = update(&mut client, alert, &options, out).await?;
             let request = v1::UpdateAlertRequest {
-                alert_id,
                 callback_url,
                 threshold,
-                ..v1::UpdateAlertRequest::default()
+                ..request
             };
             answer(client.events.update_alert(ask(request)))
                 .await?
@@ -166,6 +177,31 @@ async fn change(mut client: Client, command: AlertCommand, out: &Output) -> Resu
         | AlertCommand::Deliveries { .. } => None,
     };
     out.one(&given(alert)?)
+}
+
+/// What the options change. The API takes a policy as a whole, so that what is not given is taken from the alert.
+async fn update(
+    client: &mut Client,
+    alert_id: String,
+    options: &AlertOptions,
+    out: &Output,
+) -> Result<v1::UpdateAlertRequest> {
+    let request = v1::GetAlertRequest {
+        alert_id: alert_id.clone(),
+    };
+    let before = answer(client.events.get_alert(ask(request))).await?.alert;
+    let told = policy::told(options, given(before)?, out.view.now_us)?;
+    Ok(v1::UpdateAlertRequest {
+        alert_id,
+        policy: told.policy.filter(|_| options.has_policy()),
+        severity: options.severity.map(|_| told.severity),
+        delivery: options.delivery.map(|_| told.delivery),
+        mute_time: told.mute_time.filter(|_| options.mute_until.is_some()),
+        set_sinks: !options.sinks.is_empty(),
+        sinks: options.sinks.clone(),
+        template: options.template.as_ref().map(|_| told.template),
+        ..v1::UpdateAlertRequest::default()
+    })
 }
 
 async fn list(

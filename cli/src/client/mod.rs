@@ -11,6 +11,7 @@ mod keys;
 mod latency;
 mod moment;
 mod output;
+mod policy;
 mod shown;
 mod streams;
 mod watch;

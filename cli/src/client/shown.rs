@@ -1,14 +1,16 @@
 //! What people see of each message.
 
+use sightline_proto::time::micros;
 use sightline_proto::v1::audio_batching::Batch;
 use sightline_proto::v1::watch_response::Message;
 use sightline_proto::v1::{
     Alert, Collection, Delivery, Endpoint, Event, Firing, Index, Key, RtStream, Scene, SearchHit,
-    TranscriptSegment, WatchResponse, index,
+    TranscriptSegment, WatchResponse, firing, index,
 };
 
 use super::moment::View;
 use super::output::Shown;
+use super::policy;
 
 /// `STATE_ACTIVE` as `active`.
 fn word(value: &str, prefix: &str) -> String {
@@ -185,14 +187,16 @@ impl Shown for Event {
 
 impl Shown for Alert {
     const COLUMNS: &'static [&'static str] = &[
-        "ID", "STATE", "FROM", "CREATED", "EVENT", "INDEX", "POSTS TO",
+        "ID", "STATE", "SEVERITY", "FROM", "POLICY", "CREATED", "EVENT", "INDEX", "POSTS TO",
     ];
 
     fn row(&self, view: &View) -> Vec<String> {
         vec![
             self.id.clone(),
             word(self.state().as_str_name(), "STATE_"),
+            word(self.severity().as_str_name(), "SEVERITY_"),
             percent(self.threshold),
+            self.policy.as_ref().map(policy::words).unwrap_or_default(),
             view.age(self.create_time.as_ref()),
             self.event_id.clone(),
             self.index_id.clone(),
@@ -200,13 +204,31 @@ impl Shown for Alert {
         ]
     }
 
-    fn further(&self, _view: &View) -> Vec<(&'static str, String)> {
-        vec![("stream", self.rtstream_id.clone())]
+    fn further(&self, view: &View) -> Vec<(&'static str, String)> {
+        let muted = self
+            .mute_time
+            .as_ref()
+            .filter(|time| micros(time) > view.now_us);
+        vec![
+            ("stream", self.rtstream_id.clone()),
+            (
+                "delivers",
+                word(self.delivery().as_str_name(), "DELIVERY_MODE_"),
+            ),
+            (
+                "muted until",
+                muted.map_or_else(String::new, |time| view.time(Some(time))),
+            ),
+            ("sinks", self.sinks.join(", ")),
+            ("template", self.template.clone()),
+        ]
     }
 }
 
 impl Shown for Firing {
-    const COLUMNS: &'static [&'static str] = &["TIME", "LENGTH", "LABEL", "SURE", "WHY"];
+    const COLUMNS: &'static [&'static str] = &[
+        "TIME", "LENGTH", "STATE", "SEVERITY", "LABEL", "SURE", "WHY",
+    ];
 
     fn row(&self, view: &View) -> Vec<String> {
         let [time, length] = view.stretch(self.start_time.as_ref(), self.end_time.as_ref());
@@ -214,6 +236,8 @@ impl Shown for Firing {
         vec![
             time,
             length,
+            word(self.state().as_str_name(), "STATE_"),
+            word(self.severity().as_str_name(), "SEVERITY_"),
             self.label.clone(),
             sure,
             self.explanation.clone(),
@@ -324,6 +348,9 @@ pub fn happened(message: &WatchResponse, stream: &str, view: &View) -> Option<St
         Message::Transcript(segment) => (&segment.start_time, "speech", segment.text.clone()),
         Message::Scene(scene) => (&scene.start_time, "scene", scene.text.clone()),
         Message::AudioScene(scene) => (&scene.start_time, "batch", scene.text.clone()),
+        Message::Alert(firing) if firing.state() == firing::State::Closed => {
+            (&firing.end_time, "over", firing.label.clone())
+        }
         Message::Alert(firing) => {
             let (label, sure) = (&firing.label, percent(firing.confidence));
             let text = format!("{label} ({sure}): {}", firing.explanation);

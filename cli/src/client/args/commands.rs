@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Subcommand, ValueEnum};
 
-use super::{BacktestArgs, LatencyArgs, Limit};
+use super::{AlertOptions, BacktestArgs, LatencyArgs, Limit};
 use crate::client::moment::{Moment, duration};
 
 /// What can be done with streams.
@@ -208,20 +208,26 @@ pub enum EventCommand {
 /// What can be done with alerts.
 #[derive(Debug, Subcommand)]
 pub enum AlertCommand {
-    /// Watch an index for an event.
+    /// Watch an index for an event, or a stream for one of its health.
+    #[command(group = ArgGroup::new("on").required(true))]
     Create {
         /// The event.
         #[arg(long, value_name = "ID")]
         event: String,
         /// The index.
-        #[arg(long, value_name = "ID")]
-        index: String,
+        #[arg(long, value_name = "ID", group = "on")]
+        index: Option<String>,
+        /// The stream, for evt-offline, evt-recovered, evt-frozen, evt-black, evt-silent and evt-behind.
+        #[arg(long, value_name = "ID", group = "on")]
+        stream: Option<String>,
         /// Where firings are posted; they are shown by `watch` and `alert firings` in any case.
         #[arg(long, value_name = "URL")]
         callback_url: Option<String>,
         /// From which probability on a window counts, above 0 and at most 1; the server's default if unset.
         #[arg(long, value_name = "P")]
         threshold: Option<f32>,
+        #[command(flatten)]
+        options: Box<AlertOptions>,
     },
     /// List alerts, oldest first.
     List {
@@ -237,7 +243,7 @@ pub enum AlertCommand {
         #[command(flatten)]
         limit: Limit,
     },
-    /// Change where an alert posts, or when it fires.
+    /// Change where an alert posts, when it fires, and what is told.
     #[command(group = ArgGroup::new("change").required(true).multiple(true))]
     Update {
         /// The alert.
@@ -248,6 +254,8 @@ pub enum AlertCommand {
         /// From which probability on a window counts, above 0 and at most 1.
         #[arg(long, value_name = "P", group = "change")]
         threshold: Option<f32>,
+        #[command(flatten)]
+        options: Box<AlertOptions>,
     },
     /// Judge windows again.
     Enable {

@@ -1,5 +1,6 @@
 //! The command line of the client commands.
 
+mod alerts;
 mod backtest;
 mod commands;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+pub use self::alerts::{AlertOptions, written};
 pub use self::backtest::{BacktestArgs, LatencyArgs};
 pub use self::commands::{
     AlertCommand, CollectionCommand, EndpointCommand, EventCommand, IndexCommand, KeysCommand,

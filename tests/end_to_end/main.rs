@@ -6,6 +6,7 @@ mod bad_input;
 mod clients;
 mod console;
 mod demo;
+mod health;
 mod kill;
 mod playback;
 mod recording;

@@ -22,7 +22,7 @@ use sightline_proto::ids;
 use sightline_proto::internal::{
     AlertRecord, EventRecord, Observation, RtStreamRecord, VerdictBody, observation,
 };
-use sightline_proto::v1::{Alert, Event, RtStream, alert, firing};
+use sightline_proto::v1::{Alert, DeliveryMode, Event, RtStream, alert, firing};
 use sightline_recordings::links::Links;
 use sightline_service::Shutdown;
 use sightline_service::clock::{Clock, SystemClock};
@@ -147,6 +147,8 @@ impl Platform {
             callback_url: callback_url.into(),
             state: alert::State::Enabled.into(),
             threshold: 0.5,
+            // One message of each firing, at once.
+            delivery: DeliveryMode::First.into(),
             ..Alert::default()
         };
         let event_record = EventRecord {

@@ -269,7 +269,10 @@ fn close(state: &mut EvaluationRecord) -> Option<Decision> {
 /// Whether a window that counts opens a firing.
 fn opens(state: &EvaluationRecord, judged: &JudgedWindow, rule: &Rule) -> bool {
     let enough = rule.of == 1 || state.counted.len() >= rule.required;
-    let rested = state.ended_us == 0 || judged.start_us >= state.ended_us + rule.cooldown_us;
+    // A later epoch may begin before the end of the one before: files are played faster than they last.
+    let rested = rule.cooldown_us == 0
+        || state.ended_us == 0
+        || judged.start_us >= state.ended_us + rule.cooldown_us;
     enough && rested
 }
 

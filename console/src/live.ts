@@ -1,8 +1,10 @@
-// The one watch that feeds the console. It says when it is lost, and goes on from its cursor when it is back.
+// The one watch that feeds the console, and small ones of pages that want more. They go on from their cursors when they were lost;
+// the one says so.
 import { signal } from '@preact/signals';
+import type { MessageInitShape } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { codeOf, collections, key, signOut, watching } from './api';
-import type { WatchResponse } from './gen/sightline/v1/watch_pb';
+import type { WatchRequestSchema, WatchResponse } from './gen/sightline/v1/watch_pb';
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 10_000;
@@ -31,84 +33,118 @@ export function onResume(listener: () => void): () => void {
   return () => resumed.delete(listener);
 }
 
-let cursor = '';
-let current: AbortController | undefined;
-let wake: (() => void) | undefined;
-let generation = 0;
+/** What is wanted, and what is done with it. */
+interface Wanted {
+  filter: MessageInitShape<typeof WatchRequestSchema>;
+  /** It stands: whatever happens from now on arrives. */
+  ready: () => void;
+  message: Listener;
+  lost?: () => void;
+}
 
-/** Watches with this tab's key until `stopWatching`. */
+/** A watch that is kept up: what ends its connection, and what ends its pause. */
+interface Kept {
+  abort?: AbortController;
+  wake?: () => void;
+}
+const kept = new Set<Kept>();
+
+/** Keeps a watch up with this tab's key until it is ended: after a loss it goes on from its cursor. */
+export function keepWatching(wanted: Wanted): () => void {
+  const watch: Kept = {};
+  let ended = false;
+  let cursor = '';
+  kept.add(watch);
+
+  /** Whether it ended because this page was too slow: what was dropped comes again after the cursor. */
+  const once = async (ready: () => void): Promise<boolean> => {
+    const abort = new AbortController();
+    watch.abort = abort;
+    let heard = Date.now();
+    const pulse = setInterval(() => {
+      if (Date.now() - heard < SILENCE_MS) return;
+      heard = Date.now();
+      const call = collections.listCollections({ pageSize: 1 }, { timeoutMs: ANSWER_MS });
+      call.catch((error: unknown) => {
+        if (ConnectError.from(error).code !== Code.Unauthenticated) abort.abort();
+      });
+    }, SILENCE_MS / 4);
+    try {
+      // Without a deadline: it lasts as long as the page.
+      for await (const response of watching.watch({ ...wanted.filter, cursor }, { signal: abort.signal, timeoutMs: 0 })) {
+        if (ended) return false;
+        heard = Date.now();
+        cursor = response.cursor;
+        const { message } = response;
+        if (message.case === 'ready') ready();
+        else if (message.case === 'lagged') return true;
+        else wanted.message(message);
+      }
+      return false;
+    } finally {
+      clearInterval(pulse);
+      abort.abort();
+    }
+  };
+
+  const keep = async (): Promise<void> => {
+    let pause = FIRST_PAUSE_MS;
+    while (!ended && key.value !== '') {
+      if (document.hidden) await hiddenNoMore();
+      let lagged = false;
+      try {
+        lagged = await once(() => {
+          pause = FIRST_PAUSE_MS;
+          wanted.ready();
+        });
+      } catch (error) {
+        const code = codeOf(error);
+        if (code === Code.InvalidArgument) cursor = '';
+        if (code === Code.Unauthenticated && !ended) signOut('This key is not taken any more. Sign in with another one.');
+      }
+      if (ended) return;
+      if (!document.hidden && !lagged) wanted.lost?.();
+      await new Promise<void>((resolve) => {
+        watch.wake = resolve;
+        setTimeout(resolve, pause * (0.75 + Math.random() / 2));
+      });
+      pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
+    }
+  };
+
+  void keep();
+  return () => {
+    ended = true;
+    kept.delete(watch);
+    watch.abort?.abort();
+    watch.wake?.();
+  };
+}
+
+let end: (() => void) | undefined;
+
+/** Watches everything but verdicts, which only pages that show them ask for, until `stopWatching`. */
 export function startWatching(): void {
-  generation += 1;
-  cursor = '';
+  stopWatching();
   connection.value = 'connecting';
-  void keepWatching(generation);
+  end = keepWatching({
+    filter: {},
+    ready: () => {
+      connection.value = 'live';
+      for (const listener of resumed) listener();
+    },
+    message: (message) => {
+      for (const listener of listeners) listener(message);
+    },
+    lost: () => {
+      connection.value = 'lost';
+    },
+  });
 }
 
 export function stopWatching(): void {
-  generation += 1;
-  current?.abort();
-  wake?.();
-}
-
-async function keepWatching(mine: number): Promise<void> {
-  let pause = FIRST_PAUSE_MS;
-  while (mine === generation && key.value !== '') {
-    if (document.hidden) await hiddenNoMore();
-    let lagged = false;
-    try {
-      lagged = await watchOnce(mine, () => {
-        pause = FIRST_PAUSE_MS;
-      });
-    } catch (error) {
-      const code = codeOf(error);
-      if (code === Code.InvalidArgument) cursor = '';
-      if (code === Code.Unauthenticated && mine === generation) signOut('This key is not taken any more. Sign in with another one.');
-    }
-    if (mine !== generation) return;
-    if (!document.hidden && !lagged) connection.value = 'lost';
-    await new Promise<void>((resolve) => {
-      wake = resolve;
-      setTimeout(resolve, pause * (0.75 + Math.random() / 2));
-    });
-    pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
-  }
-}
-
-/** Whether it ended because this page was too slow: what was dropped comes again after the cursor. */
-async function watchOnce(mine: number, ready: () => void): Promise<boolean> {
-  const abort = new AbortController();
-  current = abort;
-  let heard = Date.now();
-  const pulse = setInterval(() => {
-    if (Date.now() - heard < SILENCE_MS) return;
-    heard = Date.now();
-    const call = collections.listCollections({ pageSize: 1 }, { timeoutMs: ANSWER_MS });
-    call.catch((error: unknown) => {
-      if (ConnectError.from(error).code !== Code.Unauthenticated) abort.abort();
-    });
-  }, SILENCE_MS / 4);
-  try {
-    // Without a deadline: it lasts as long as the page.
-    for await (const response of watching.watch({ cursor }, { signal: abort.signal, timeoutMs: 0 })) {
-      if (mine !== generation) return false;
-      heard = Date.now();
-      cursor = response.cursor;
-      const { message } = response;
-      if (message.case === 'ready') {
-        ready();
-        connection.value = 'live';
-        for (const listener of resumed) listener();
-      } else if (message.case === 'lagged') {
-        return true;
-      } else {
-        for (const listener of listeners) listener(message);
-      }
-    }
-    return false;
-  } finally {
-    clearInterval(pulse);
-    abort.abort();
-  }
+  end?.();
+  end = undefined;
 }
 
 function hiddenNoMore(): Promise<void> {
@@ -117,10 +153,16 @@ function hiddenNoMore(): Promise<void> {
   });
 }
 
+function abortAll(): void {
+  for (const { abort } of kept) abort?.abort();
+}
+
 let hiding: ReturnType<typeof setTimeout> | undefined;
 document.addEventListener('visibilitychange', () => {
   clearTimeout(hiding);
-  if (document.hidden) hiding = setTimeout(() => current?.abort(), HIDDEN_MS);
+  if (document.hidden) hiding = setTimeout(abortAll, HIDDEN_MS);
 });
-addEventListener('offline', () => current?.abort());
-addEventListener('online', () => wake?.());
+addEventListener('offline', abortAll);
+addEventListener('online', () => {
+  for (const { wake } of kept) wake?.();
+});

@@ -179,9 +179,11 @@ function apply(message: Message): void {
     }
     case 'alert': {
       const firing = message.value;
-      const others = firings.value.filter((other) => other.id !== firing.id);
-      const goesOn = others.length < firings.value.length;
-      firings.value = [firing, ...others].slice(0, FIRINGS);
+      const goesOn = firings.value.some((other) => other.id === firing.id);
+      // What is known of a firing changes where it stands: nobody is told of it twice.
+      firings.value = goesOn
+        ? firings.value.map((other) => (other.id === firing.id ? firing : other))
+        : [firing, ...firings.value].slice(0, FIRINGS);
       if (!goesOn) change(firing.rtstreamId, (before) => ({ firings: before.firings + 1 }));
       break;
     }

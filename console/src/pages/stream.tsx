@@ -8,6 +8,7 @@ import { Player } from '../player';
 import { go, to } from '../route';
 import { forget, knownStream, loaded, put } from '../store';
 import { ms, stamp } from '../time';
+import { Verdicts } from '../verdicts';
 import { Empty, Failure, isRunning, Page, StateBadge, useAction, useLoad } from '../ui';
 import { Indexes } from './indexes';
 import { StartStop } from './streams';
@@ -76,7 +77,8 @@ function Shows({ stream }: { stream: RtStream }) {
         <Screen stream={stream} moment={moment} back={() => setMoment(undefined)} onTime={setAt} />
         <div class="now">{current.map((entry) => <p key={entry.id}>{entry.text}</p>)}</div>
       </section>
-      <section aria-label="What happens">
+      <section class="part" aria-label="What happens">
+        <Verdicts rtstreamId={stream.id} />
         <Failure text={feed.failure} retry={feed.reload} />
         <Feed entries={feed.entries} atMs={at} jump={(entry) => setMoment({ url: entry.streamUrl, atMs: entry.startMs, live: false })} />
       </section>

@@ -1,30 +1,12 @@
 // A new alert: what to watch for, tried on what is stored, and whom to tell.
 import { useEffect, useMemo, useState } from 'preact/hooks';
-import { events, indexes, requestId } from '../api';
+import { events, requestId } from '../api';
+import { Backtest, type Trial } from '../backtest';
 import { Index_Kind } from '../gen/sightline/v1/index_pb';
-import { Hits } from '../hits';
+import { DEFAULT, PolicyFields, policyOf } from '../policy';
 import { go, route, to } from '../route';
 import { indexesOf, loaded, order, streamName } from '../store';
 import { Empty, Failure, Field, Page, useAction, useLoad } from '../ui';
-
-const TRIED = 8;
-
-function Trial({ prompt, rtstreamId, indexId }: { prompt: string; rtstreamId: string; indexId: string }) {
-  const found = useLoad(() => indexes.search({ query: prompt, rtstreamId, indexId, limit: TRIED }), []);
-  return (
-    <section class="card" aria-label="Tried on what is stored">
-      <h2>Tried on what is stored</h2>
-      <p class="hint">
-        These are the stored captions nearest in meaning to “{prompt}”, by similarity. It is not the judgement of the model: that one looks at the pictures
-        of each new window once the alert is on, and its probability is another number than these scores.
-      </p>
-      <Failure text={found.failure} retry={found.reload} />
-      {!found.value && found.failure === '' && <p class="quiet" role="status">Searching …</p>}
-      {found.value && found.value.hits.length === 0 && <p>Nothing is stored for this index yet. The alert can be created all the same.</p>}
-      {found.value && found.value.hits.length > 0 && <Hits hits={found.value.hits} />}
-    </section>
-  );
-}
 
 export function NewAlertPage() {
   const [prompt, setPrompt] = useState('');
@@ -33,25 +15,34 @@ export function NewAlertPage() {
   const [indexId, setIndex] = useState('');
   const [threshold, setThreshold] = useState('');
   const [callbackUrl, setCallback] = useState('');
-  const [trial, setTrial] = useState<{ prompt: string; indexId: string; round: number }>();
+  const [terms, setTerms] = useState(DEFAULT);
+  const [trial, setTrial] = useState<Trial & { round: number }>();
   const { busy, failure, run } = useAction();
   const stream = rtstreamId || order.value[0] || '';
   const list = useLoad(async () => (stream === '' ? [] : (await indexesOf(stream)).filter(({ kind }) => kind !== Index_Kind.AUDIO)), [stream]);
   useEffect(() => {
     setIndex(list.value?.[0]?.id ?? '');
   }, [list.value]);
-  const ids = useMemo(() => ({ event: requestId(), alert: requestId() }), [prompt, label, indexId, threshold, callbackUrl]);
+  const ids = useMemo(() => ({ event: requestId(), alert: requestId() }), [prompt, label, indexId, threshold, callbackUrl, terms]);
 
   const create = (event: Event): void => {
     event.preventDefault();
     run(async () => {
       const made = await events.createEvent({ prompt: prompt.trim(), label: label.trim(), requestId: ids.event });
-      const wanted = { eventId: made.event?.id ?? '', indexId, callbackUrl: callbackUrl.trim(), requestId: ids.alert };
+      const { severity, delivery } = terms;
+      const wanted = {
+        eventId: made.event?.id ?? '', indexId, callbackUrl: callbackUrl.trim(), requestId: ids.alert, policy: policyOf(terms), severity, delivery,
+      };
       const { alert } = await events.createAlert(threshold === '' ? wanted : { ...wanted, threshold: Number(threshold) });
       go(['alerts', alert?.id ?? '']);
     });
   };
-  const attempt = (): void => setTrial({ prompt: prompt.trim(), indexId, round: (trial?.round ?? 0) + 1 });
+  const index = list.value?.find(({ id }) => id === indexId);
+  const attempt = (): void => {
+    if (!index) return;
+    const wanted = { prompt: prompt.trim(), index, policy: policyOf(terms), threshold: threshold === '' ? undefined : Number(threshold) };
+    setTrial({ ...wanted, round: (trial?.round ?? 0) + 1 });
+  };
 
   if (loaded.value && order.value.length === 0) {
     return (
@@ -87,7 +78,6 @@ export function NewAlertPage() {
         </div>
         {list.value?.length === 0 && stream !== '' && <p class="detail">This stream has no index. <a href={to(['streams', stream])}>Add one first</a>.</p>}
         <Failure text={list.failure} retry={list.reload} />
-        <p><button type="button" disabled={prompt.trim() === '' || indexId === ''} onClick={attempt}>Try it on what is stored</button></p>
         <div class="row">
           <Field label="Probability from which it fires" hint="0 to 1; empty takes the server's.">
             {(props) => <input {...props} type="number" min="0.01" max="1" step="0.01" value={threshold} onInput={(event) => setThreshold(event.currentTarget.value)} />}
@@ -96,10 +86,12 @@ export function NewAlertPage() {
             {(props) => <input {...props} type="url" value={callbackUrl} onInput={(event) => setCallback(event.currentTarget.value)} />}
           </Field>
         </div>
+        <PolicyFields terms={terms} set={setTerms} />
+        <p><button type="button" disabled={prompt.trim() === '' || index === undefined} onClick={attempt}>Try it on what is stored</button></p>
         <Failure text={failure} />
         <button type="submit" class="main" disabled={busy || indexId === ''}>{busy ? 'Creating …' : 'Create the alert'}</button>
       </form>
-      {trial && <Trial key={trial.round} prompt={trial.prompt} rtstreamId={stream} indexId={trial.indexId} />}
+      {trial && <Backtest key={trial.round} trial={trial} />}
     </Page>
   );
 }

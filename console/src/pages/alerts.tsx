@@ -1,6 +1,7 @@
 // All alerts, and what fired since the page was opened.
 import { all, events, PAGE } from '../api';
 import { type Alert, Alert_State, type Event } from '../gen/sightline/v1/event_pb';
+import { SeverityBadge } from '../policy';
 import { to } from '../route';
 import { firings, streamName } from '../store';
 import { when } from '../time';
@@ -40,18 +41,24 @@ export function OnOff({ alert }: { alert: Alert }) {
   return <span class={`badge ${on ? 'good' : 'quiet'}`}>{on ? 'on' : 'off'}</span>;
 }
 
+/** Whom it tells. */
+export function told({ callbackUrl, sinks }: Alert): string {
+  const receivers = [...(callbackUrl === '' ? [] : [callbackUrl]), ...sinks];
+  return receivers.length === 0 ? 'seen here alone' : `posted to ${receivers.join(', ')}`;
+}
+
 function Row({ alert, event, changed }: { alert: Alert; event: Event | undefined; changed: () => void }) {
   const fired = firings.value.filter((firing) => firing.alertId === alert.id).length;
   return (
     <li class="card">
       <div class="head">
         <h2><a href={to(['alerts', alert.id])}>{event?.label ?? alert.id}</a></h2>
+        <SeverityBadge severity={alert.severity} />
         <OnOff alert={alert} />
       </div>
       <p class="caption">{event?.prompt}</p>
       <p class="quiet">
-        On <a href={to(['streams', alert.rtstreamId])}>{streamName(alert.rtstreamId)}</a>, from a probability of {alert.threshold.toFixed(2)};{' '}
-        {alert.callbackUrl === '' ? 'seen here alone' : <>posted to {alert.callbackUrl}</>}
+        On <a href={to(['streams', alert.rtstreamId])}>{streamName(alert.rtstreamId)}</a>, from a probability of {alert.threshold.toFixed(2)}; {told(alert)}
         {fired > 0 && <>; fired {fired} × since this page was opened</>}
       </p>
       <div class="actions"><Switch alert={alert} changed={changed} /></div>

@@ -3,6 +3,7 @@ import { signal } from '@preact/signals';
 import { type Client, Code, ConnectError, createClient, type Interceptor } from '@connectrpc/connect';
 import { createGrpcWebTransport } from '@connectrpc/connect-web';
 import { CollectionService } from './gen/sightline/v1/collection_pb';
+import { EndpointService } from './gen/sightline/v1/endpoint_pb';
 import { EventService } from './gen/sightline/v1/event_pb';
 import { IndexService } from './gen/sightline/v1/index_pb';
 import { KeyService } from './gen/sightline/v1/key_pb';
@@ -60,6 +61,7 @@ const transport = createGrpcWebTransport({
 export const streams: Client<typeof RtStreamService> = createClient(RtStreamService, transport);
 export const indexes: Client<typeof IndexService> = createClient(IndexService, transport);
 export const events: Client<typeof EventService> = createClient(EventService, transport);
+export const endpoints: Client<typeof EndpointService> = createClient(EndpointService, transport);
 export const recordings: Client<typeof RecordingService> = createClient(RecordingService, transport);
 export const collections: Client<typeof CollectionService> = createClient(CollectionService, transport);
 export const keys: Client<typeof KeyService> = createClient(KeyService, transport);

@@ -5,6 +5,7 @@ import { connection } from '../live';
 import { to } from '../route';
 import { indexesOf, knownStream, order, streamName } from '../store';
 import { Failure, Page, stateName, useLoad } from '../ui';
+import { Endpoints } from './endpoints';
 import { Keys } from './keys';
 
 /** Many streams are asked for one after the other. */
@@ -81,6 +82,7 @@ export function SystemPage() {
           </div>
         )}
       </section>
+      <Endpoints />
       <Keys />
       <section class="card" aria-label="Not here">
         <h2>Not here yet</h2>

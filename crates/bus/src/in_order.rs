@@ -21,6 +21,11 @@ use crate::work::{
 const OUTPUT_PAUSE: Duration = Duration::from_millis(500);
 /// How long the server may take to hand over what is there already.
 const REST_DEADLINE: Duration = Duration::from_secs(2);
+/// How often is asked whether others have settled what they hold, and how long the server may take to say so.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+/// How much longer than `Work::ack_wait` is waited for that: what was held by a process that was killed comes again by then.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Handles batches in stream order; acknowledging is not its business.
 #[async_trait]
@@ -31,7 +36,8 @@ pub trait BatchHandler<M>: Send + 'static {
 
 /// Takes batches of up to `max_batch` messages in stream order and hands them to `handler` until shutdown.
 ///
-/// Nothing is delivered past an unsettled batch: a refused batch is handled again in place, so that order holds. A batch
+/// Nothing is delivered past an unsettled batch: a refused batch is handled again in place, so that order holds. Where another
+/// process works on the same consumer (it begins or ends), or was killed, what it holds is settled first. A batch
 /// that is rejected is handled message by message, and the message at fault goes to the dead letters. The whole batch is
 /// acknowledged when the bus has its results. `Work::concurrency` and `max_deliver` play no part.
 ///
@@ -56,6 +62,7 @@ where
         work,
         handler,
         shutdown: shutdown.clone(),
+        next: None,
     };
     while !shutdown.is_cancelled() {
         // Only waiting is cut off: a message that has come is handled, or it would have to wait for its redelivery.
@@ -84,21 +91,78 @@ struct OrderedWorker<H> {
     places: Places,
     handler: H,
     shutdown: Shutdown,
+    /// The number of the delivery that follows those that this process settled; nobody else holds one before it.
+    next: Option<u64>,
 }
 
 impl<H> OrderedWorker<H> {
-    async fn take<M>(&mut self, raws: Vec<Raw>)
+    async fn take<M>(&mut self, mut raws: Vec<Raw>)
     where
         M: Message + Default + 'static,
         H: BatchHandler<M>,
     {
+        // What comes again comes in any order.
+        raws.sort_by_key(|raw| place(raw).0);
+        let deliveries = || raws.iter().map(|raw| place(raw).1);
+        let (first, last) = (deliveries().min(), deliveries().max());
+        let next = last.map(|last| last + 1);
+        // Otherwise another process holds some in between.
+        let together = first.map(|first| first + raws.len() as u64) == next;
+        let follows = together && first == self.next;
+        self.next = None;
         let (raws, batch) = self.decode_all::<M>(raws).await;
-        if batch.is_empty() || self.handle_until_settled(&raws, &batch).await {
-            return;
+        let step = if together { batch.len().max(1) } else { 1 };
+        for at in (0..batch.len()).step_by(step) {
+            if !follows && !self.turn(&raws[at..]).await {
+                return;
+            }
+            let part = &batch[at..batch.len().min(at + step)];
+            if self.handle_until_settled(&raws[at..], part).await {
+                continue;
+            }
+            for (one, at) in part.iter().zip(at..) {
+                let one = std::slice::from_ref(one);
+                self.handle_until_settled(&raws[at..], one).await;
+            }
         }
-        for (at, one) in batch.iter().enumerate() {
-            let one = std::slice::from_ref(one);
-            self.handle_until_settled(&raws[at..], one).await;
+        self.next = next.filter(|_| !self.shutdown.is_cancelled());
+    }
+
+    /// Waits until others who work on this consumer have settled what comes before these messages. Where one of them was
+    /// killed that takes until it comes again, behind these, so that all are given back to be taken in order: false, as at
+    /// shutdown.
+    async fn turn(&self, raws: &[Raw]) -> bool {
+        let first = raws.first().map_or(0, |raw| place(raw).0);
+        let waiting = async {
+            while !self.is_first(first, raws.len()).await {
+                sleep(LOOK).await;
+            }
+            Ok(())
+        };
+        let patience = self.work.ack_wait + GRACE;
+        let waited = timeout(patience, with_heartbeat(raws, &self.work, waiting));
+        tokio::select! {
+            () = self.shutdown.cancelled() => return false,
+            waited = waited => if let Ok(Ok(())) = waited { return true },
+        }
+        tracing::debug!(
+            consumer = self.work.durable,
+            "messages are taken again in order"
+        );
+        for raw in raws {
+            // Otherwise it comes again later.
+            let _ = settle(raw, AckKind::Nak(None)).await;
+        }
+        false
+    }
+
+    /// Whether nobody holds a message before this one, the first of so many that are held here.
+    async fn is_first(&self, first: u64, held: usize) -> bool {
+        match timeout(LOOK_DEADLINE, self.consumer.get_info()).await {
+            Ok(Ok(info)) => {
+                info.num_ack_pending <= held || info.ack_floor.stream_sequence + 1 >= first
+            }
+            _ => false,
         }
     }
 
@@ -177,6 +241,14 @@ impl<H> OrderedWorker<H> {
             tracing::warn!(%error, consumer = self.work.durable, "message will be delivered again");
         }
     }
+}
+
+/// A message's place in the stream, and the number of its delivery.
+fn place(raw: &Raw) -> (u64, u64) {
+    let info = raw.info();
+    info.map_or((0, 0), |info| {
+        (info.stream_sequence, info.consumer_sequence)
+    })
 }
 
 /// Takes along with the first message what else is there already. Whatever goes wrong meanwhile, what has come is handled:

@@ -35,6 +35,8 @@ pub(crate) enum AdvanceError {
     Bus(#[from] BusError),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    #[error("another process has brought this alert further")]
+    Behind,
 }
 
 /// How far one alert has come, in memory.
@@ -231,6 +233,9 @@ impl Shared {
         next: &mut Tracked,
         decisions: &[Decision],
     ) -> Result<(), AdvanceError> {
+        if decisions.iter().any(Decision::opens) {
+            self.check_newest(before).await?;
+        }
         for decision in decisions {
             self.publish(partition, &next.alert, decision).await?;
         }
@@ -244,6 +249,15 @@ impl Shared {
             Some(_) => Some(Instant::now()),
         };
         Ok(())
+    }
+
+    /// A firing that opens by what another process has gone past would be invented; all else is found out when it is stored.
+    async fn check_newest(&self, before: &Tracked) -> Result<(), AdvanceError> {
+        let id = &before.alert.id;
+        match self.catalog.fetch::<EvaluationRecord>(id).await? {
+            Some(found) if before.is_before(&found) => Err(AdvanceError::Behind),
+            _ => Ok(()),
+        }
     }
 
     async fn publish(
@@ -325,11 +339,12 @@ impl Shared {
     /// A record that is not at the expected revision is the one to go on from: a write of ours whose confirmation got lost,
     /// or another process's.
     async fn after_failure(&self, before: Tracked, error: &AdvanceError) -> Tracked {
-        let AdvanceError::Catalog(CatalogError::Conflict { .. } | CatalogError::Exists { .. }) =
-            error
-        else {
-            return before;
-        };
+        match error {
+            AdvanceError::Behind
+            | AdvanceError::Catalog(CatalogError::Conflict { .. } | CatalogError::Exists { .. }) => {
+            }
+            _ => return before,
+        }
         match self
             .catalog
             .fetch::<EvaluationRecord>(&before.alert.id)

@@ -27,7 +27,7 @@ pub(crate) const WINDOW_US: i64 = 5_000_000;
 /// Where a run's record keeps the next windows of pictures and of sound.
 pub(crate) const PICTURES: &str = "5000000x.pictures";
 pub(crate) const SOUND: &str = "5000000x.sound";
-/// Alerts are looked through once in this time at most.
+/// Alerts are looked through once in this time at most: there may be many.
 const LOOK: Duration = Duration::from_secs(1);
 /// The picture stands still if a pixel changes by less than this on average, of 255. What was coded anew from one picture
 /// changed by 0.05 at most; the same scene with the faintest noise, coded small, by 0.14.
@@ -96,10 +96,9 @@ pub(crate) fn wishes(catalog: &Catalog) -> Wishes {
     wishes
 }
 
-/// Keeps the worker's wishes as the catalog has them, until shutdown: there may be many alerts, and the catalog changes all the
-/// time.
+/// Keeps the worker's wishes as the catalog has them, until shutdown.
 pub(crate) async fn follow(shared: Arc<Shared>, shutdown: Shutdown) {
-    let mut changes = shared.catalog.changes();
+    let mut changes = shared.catalog.changes_of::<AlertRecord>();
     loop {
         changes.mark_unchanged();
         shared.look_up_wishes();

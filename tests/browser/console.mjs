@@ -10,6 +10,8 @@ import { DEADLINE_MS, launch, open } from './browser.mjs';
 const { url, key, source, webhook, pictures } = JSON.parse(process.argv[3]);
 /** The sample clip shows the event within 90 s. */
 const FIRING_MS = 120000;
+/** What is stored by then is judged. */
+const BACKTEST_MS = 60000;
 
 /** Takes a picture of the page on which something failed. */
 let failed;
@@ -111,41 +113,83 @@ try {
   await page.locator('.hit img').first().waitFor();
   await step('search');
 
-  // An alert, tried on what is stored before it is made.
+  // An alert, judged by what is stored before it is made.
+  const watchFor = async () => {
+    await link('New alert').first().click();
+    await page.getByLabel('What to watch for').fill('Detect when someone enters restricted area');
+    await page.getByLabel('Short name').fill('restricted area');
+    await button('Try it on what is stored').click();
+    const said = page.getByText(/^It would (not )?have fired/);
+    await said.waitFor({ timeout: BACKTEST_MS });
+    return { said: await said.innerText(), by: await page.locator('.backtest .bases').innerText() };
+  };
   await go('Alerts');
   await page.getByText('Nothing is watched for yet').waitFor();
-  await link('New alert').first().click();
-  await page.getByLabel('What to watch for').fill('Detect when someone enters restricted area');
-  await page.getByLabel('Short name').fill('restricted area');
+  seen.tried = await watchFor();
   await page.getByLabel('Post it to').fill(webhook);
-  await button('Try it on what is stored').click();
-  await page.locator('.hit').first().waitFor();
-  seen.tried = await page.locator('.hit').count();
+  await page.getByText('When it fires, how bad it is, what is told').click();
+  await page.getByLabel('Windows until it closes').fill('2');
+  await page.getByLabel('Severity').selectOption({ label: 'Critical: somebody has to act now' });
   await step('new-alert');
   await button('Create the alert').click();
   await page.getByText('It has not fired yet').waitFor();
+  seen.terms = await page.locator('.facts').first().innerText();
 
-  // Meanwhile the connection is lost, and comes back by itself.
+  // Verdicts as they come. Meanwhile the connection is lost, and comes back by itself, with them.
+  await go('Streams');
+  await link('Main street').click();
+  const verdict = page.locator('.verdicts li', { hasText: 'restricted area' });
+  await verdict.locator('.score').waitFor();
+  const judged = async () => Number.parseInt(await verdict.getByRole('img').getAttribute('aria-label'), 10);
   await page.context().setOffline(true);
   await page.getByText('The connection to the server is lost').waitFor();
   await step('lost');
+  seen.verdicts_before = await judged();
   await page.context().setOffline(false);
   await page.getByText('The connection to the server is lost').waitFor({ state: 'detached' });
+  await page.waitForFunction((before) => Number.parseInt(document.querySelector('.spark').getAttribute('aria-label'), 10) > before, seen.verdicts_before);
+  seen.verdicts = await judged();
+  seen.verdict = await verdict.innerText();
+  await step('verdicts');
 
   // It fires, with its clip and its delivery.
+  await go('Alerts');
+  await link('restricted area').first().click();
   await page.locator('.hit').first().waitFor({ timeout: FIRING_MS });
   seen.fired = await page.locator('.hit .caption').first().innerText();
+  seen.firing = await page.locator('.hit .head').first().innerText();
   await page.getByText(/^Delivered, /).first().waitFor();
   await button(/^Watch restricted area/).first().click();
   seen.clip = await advance();
   await step('alert');
 
-  // The other pages.
+  // It is delivered once more, and then nothing is for a while.
+  await button(/^Deliver again/).first().click();
+  await page.getByText(/^Delivered, /).first().click();
+  seen.again = await page.locator('.attempts li', { hasText: 'delivered again' }).first().innerText();
+  await button('Mute for an hour').click();
+  await page.getByText(/^muted until /).waitFor();
+  await step('muted');
+  await button('Unmute').click();
+  await page.getByText(/^muted until /).waitFor({ state: 'detached' });
+
+  // The same alert would have fired: to the moment.
   await go('Alerts');
   await link('restricted area').first().waitFor();
   await step('alerts');
+  seen.would = await watchFor();
+  await page.locator('.backtest .hit').getByRole('button', { name: /^Watch / }).first().click();
+  seen.moment = await advance();
+  await step('backtest');
+
+  // The other pages.
   await go('System');
   await page.getByRole('table').first().waitFor();
+  await button(/^Test call/).click();
+  seen.test_call = await page.getByText(/^It answered /).innerText();
+  await button(/^Show the secret/).click();
+  seen.secret = await page.locator('code.secret').innerText();
+  await button(/^Hide the secret/).click();
   await step('system');
   await go('Streams');
   await page.locator('.stream .thumbnail img').first().waitFor();
@@ -166,11 +210,24 @@ try {
   // On a phone, in the dark.
   await page.emulateMedia({ colorScheme: 'dark' });
   await page.setViewportSize({ width: 390, height: 844 });
-  await step('phone');
-  seen.overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  const phone = async (name) => {
+    await step(name);
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    seen.overflow = Math.max(seen.overflow ?? overflow, overflow);
+  };
+  await phone('phone');
+  await go('Alerts');
+  await link('restricted area').first().click();
+  await button(/^Deliver again/).first().waitFor();
+  await page.getByText('Change it').click();
+  await page.getByText('When it fires, how bad it is, what is told').click();
+  await phone('phone-alert');
+  await go('System');
+  await button(/^Test call/).waitFor();
+  await phone('phone-system');
   await go('Streams');
   await link('Main street').waitFor();
-  await step('phone-streams');
+  await phone('phone-streams');
 
   seen.addresses = await page.evaluate(() => performance.getEntriesByType('resource').map(({ name }) => name));
   await button('Sign out').click();

@@ -14,7 +14,7 @@ use sightline_proto::v1::rt_stream::State;
 use sightline_testkit::oracle::no_surprises;
 use sightline_testkit::platform::{KEY, clip_url};
 use sightline_testkit::process::Process;
-use sightline_testkit::receiver::Receiver;
+use sightline_testkit::receiver::{Receiver, Webhook};
 use sightline_testkit::{browser, repository};
 
 use crate::{ground, videodb};
@@ -101,27 +101,68 @@ async fn a_new_user_walks_through_the_console() -> Result<()> {
     ensure!(refusal.starts_with("This key is not taken."), "{refusal}");
     // No key was ever part of an address.
     ensure!(!seen["addresses"].to_string().contains(&key));
-    assert_eq!(receiver.webhooks(1).await?.len(), 1);
+    told(&receiver.webhooks(3).await?)?;
     ensure!(up.terminate().await?.success(), "{:#?}", up.log());
     no_surprises(&up, &[])
+}
+
+/// One firing was delivered and, when that was asked for, delivered again by the same id; and there was a test call.
+fn told(webhooks: &[Webhook]) -> Result<()> {
+    let ids = || webhooks.iter().map(|webhook| webhook.id.as_str());
+    let (tests, firings): (Vec<&str>, Vec<&str>) = ids().partition(|id| id.starts_with("test-"));
+    assert_eq!(tests.len(), 1, "{webhooks:#?}");
+    let first = *firings.first().context("a firing")?;
+    // What was not there at the verdict follows by an id of its own.
+    ensure!(
+        firings.iter().all(|id| id.starts_with(first)),
+        "{firings:?}"
+    );
+    let delivered = firings.iter().filter(|id| **id == first).count();
+    assert_eq!(delivered, 2, "{firings:?}");
+    Ok(())
 }
 
 /// Captions came soon, what was found was played, and so was what fired.
 fn played(seen: &Value) -> Result<()> {
     ensure!(number(seen, "/caption_ms") <= 10_000.0, "{seen:#}");
     ensure!(number(seen, "/paint_ms") <= 1000.0, "{seen:#}");
-    for video in ["live", "found", "clip"] {
+    for video in ["live", "found", "clip", "moment"] {
         ensure!(number(seen, &format!("/{video}/by")) >= 1.0, "{seen:#}");
         assert_eq!(number(seen, &format!("/{video}/width")), 640.0, "{seen:#}");
     }
     let hit = seen["hit"].as_str().context("a hit")?;
     ensure!(hit.contains("bus"), "{hit}");
     ensure!(number(seen, "/score") > 0.5, "{seen:#}");
-    ensure!(number(seen, "/tried") >= 1.0, "{seen:#}");
     let fired = seen["fired"].as_str().context("a firing")?;
     ensure!(fired.contains("restricted area"), "{fired}");
+    judged(seen)?;
     ensure!(number(seen, "/overflow") <= 0.0, "{seen:#}");
     assert_eq!(seen["after_skip"], "Connect a stream");
+    Ok(())
+}
+
+/// What was stored was judged by its pictures, new windows as they came, and alerts say what they go by.
+fn judged(seen: &Value) -> Result<()> {
+    for (pointer, words) in [
+        ("/tried/said", "have fired"),
+        ("/tried/by", "judged by the recorded pictures"),
+        ("/would/said", "It would have fired "),
+        ("/would/by", "judged by the recorded pictures"),
+        ("/terms", "2 windows that do not count"),
+        ("/terms", "critical"),
+        ("/verdict", "restricted area"),
+        ("/firing", "critical"),
+        ("/again", "delivered again, attempt 1: 204"),
+        ("/test_call", "It answered 204"),
+        ("/secret", "whsec_"),
+    ] {
+        let said = seen.pointer(pointer).and_then(Value::as_str);
+        let said = said.context(pointer)?;
+        ensure!(said.contains(words), "{pointer}: {said}");
+    }
+    // They went on after the connection was lost.
+    let verdicts = ["/verdicts_before", "/verdicts"].map(|name| number(seen, name));
+    ensure!(verdicts[0] >= 1.0 && verdicts[1] > verdicts[0], "{seen:#}");
     Ok(())
 }
 

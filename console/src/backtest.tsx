@@ -153,7 +153,7 @@ function State({ found, stop }: { found: Found; stop: () => void }) {
     <>
       <div class="actions">
         <p role="status">
-          {summary && <strong>It would have fired {summary.firings === 0n ? 'not once' : counted(summary.firings, 'time', 'times')}.</strong>}
+          {summary && <strong>{summary.firings === 0n ? 'It would not have fired.' : `It would have fired ${counted(summary.firings, 'time', 'times')}.`}</strong>}
           {found.stopped && `Stopped after ${counted(judged, 'window', 'windows')} of ${windows}.`}
           {!ended && 'Looking at what is stored …'}
         </p>

@@ -13,7 +13,15 @@ try {
   page.setDefaultTimeout(DEADLINE_MS);
   const calls = [];
   page.on('request', (request) => request.method() === 'POST' && calls.push(request.url().split('/').pop()));
-  const seen = { pages: {} };
+  // Watches under way: each page has as many as it needs.
+  const watches = new Set();
+  page.on('request', (request) => request.url().endsWith('/Watch') && watches.add(request));
+  for (const end of ['requestfinished', 'requestfailed']) page.on(end, (request) => watches.delete(request));
+  const watching = async (expected) => {
+    for (const until = Date.now() + DEADLINE_MS; watches.size !== expected && Date.now() < until;) await page.waitForTimeout(50);
+    return watches.size;
+  };
+  const seen = { pages: {}, watches: {} };
   // The page at this address, once the text stands on it; and what would only be there if it had not stayed text.
   const look = async (name, address) => {
     await page.goto(`${url}#/${address}`);
@@ -50,17 +58,21 @@ try {
     requestAnimationFrame(frame);
   }), seconds * 1000);
   seen.calls = calls.slice();
+  seen.watches.streams = await watching(1);
   seen.described = await page.locator('.stream .caption', { hasText: 'described' }).count();
 
   await look('stream', `streams/${stream}`);
   await page.locator('.entry.scene', { hasText: text }).first().waitFor();
   await page.locator('.entry.speech', { hasText: text }).first().waitFor();
+  await page.locator('.verdicts li', { hasText: text }).first().waitFor();
+  seen.watches.stream = await watching(2);
   await look('alerts', 'alerts');
   await look('alert', `alerts/${alert}`);
   await look('system', 'system');
   await look('new alert', 'alerts/new');
   await look('search', `search?q=${encodeURIComponent(text)}`);
   await page.locator('.hit', { hasText: text }).first().waitFor();
+  seen.watches.search = await watching(1);
 
   seen.violations = await violations();
   seen.errors = errors;

@@ -345,6 +345,9 @@ fn smooth(seen: &Value) -> Result<()> {
     let calls = seen["calls"].as_array().context("calls")?;
     ensure!(calls.len() <= 3, "{calls:?}");
     ensure!(number(seen, "/described") >= 10.0, "{seen:#}");
+    // Verdicts are asked for where they are shown, and nowhere else.
+    let watches = json!({ "streams": 1, "stream": 2, "search": 1 });
+    assert_eq!(seen["watches"], watches, "{seen:#}");
     let frames = number(seen, "/frames/count");
     ensure!(frames >= (SECONDS * 20) as f64, "{seen:#}");
     Ok(())

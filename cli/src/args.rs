@@ -396,6 +396,21 @@ mod tests {
     }
 
     #[test]
+    fn alerts_are_told_several_things_at_once() {
+        let parsed = |words: &str| {
+            let words = format!("sightline alert {words} --severity info --of 3 --required 2");
+            Cli::try_parse_from(words.split_whitespace()).is_ok()
+        };
+        assert!(parsed("create --event e --index i"));
+        assert!(parsed(
+            "create --event evt-frozen --stream s --sink a --sink b"
+        ));
+        assert!(parsed("update a --threshold 0.5"));
+        assert!(!parsed("create --event e --index i --stream s"));
+        assert!(!parsed("create --event e"));
+    }
+
+    #[test]
     fn a_certificate_and_its_key_come_together() {
         let parsed = |files: &[&str]| {
             let command = ["sightline", "up"].iter().chain(files);

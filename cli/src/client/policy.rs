@@ -81,12 +81,13 @@ pub fn words(policy: &Policy) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Args, Command, FromArgMatches};
+    use clap::{ArgGroup, Args, Command, FromArgMatches};
 
     use super::*;
 
     fn options(words: &[&str]) -> AlertOptions {
-        let command = AlertOptions::augment_args(Command::new("alert"));
+        let command = Command::new("alert").group(ArgGroup::new("change").multiple(true));
+        let command = AlertOptions::augment_args(command);
         let matches = command.get_matches_from(["alert"].iter().chain(words));
         AlertOptions::from_arg_matches(&matches).expect("options")
     }

@@ -209,7 +209,7 @@ pub enum EventCommand {
 #[derive(Debug, Subcommand)]
 pub enum AlertCommand {
     /// Watch an index for an event, or a stream for one of its health.
-    #[command(group = ArgGroup::new("on").required(true))]
+    #[command(group = ArgGroup::new("on").required(true), group = ArgGroup::new("change").multiple(true))]
     Create {
         /// The event.
         #[arg(long, value_name = "ID")]

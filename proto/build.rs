@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "collection",
         "recording",
         "key",
+        "system",
     ]
     .map(|name| format!("sightline/v1/{name}.proto"));
     let internal = ["bus", "catalog", "records", "ingest", "recordings"]

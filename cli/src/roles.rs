@@ -16,7 +16,8 @@ use sightline_gateway::Tls;
 use sightline_inference::embed::TextEmbedder;
 use sightline_inference::vlm::{SmolVlm, VlmOptions};
 use sightline_inference::whisper::Whisper;
-use sightline_inference::{Embedder, onnx};
+use sightline_inference::{Describer, Embedder, Transcriber, onnx};
+use sightline_proto::internal::Presence;
 use sightline_recordings::links::Links;
 use sightline_recordings::{Library, Retention};
 use sightline_service::Shutdown;
@@ -33,6 +34,8 @@ use crate::files::ModelFiles;
 pub const STREAMS: usize = 64;
 /// The engine that transcribes: the name of the durable consumer and of the subjects.
 const ENGINE: &str = "whisper";
+/// The model that embeds texts, for people.
+const EMBEDDER: &str = "all-minilm-l6-v2";
 /// The probability at which an alert's window counts unless the alert says otherwise. Chosen for the demo model on clips of
 /// other generator seeds: see models/demo-vlm/README.md.
 const DEFAULT_THRESHOLD: f32 = 0.8;
@@ -82,6 +85,25 @@ impl Base {
             readiness: Readiness::default(),
             shutdown,
         })
+    }
+
+    /// Says from now on who works here, whenever somebody asks. `model` is a model's name and revision, for roles that have one.
+    fn be_present(&self, role: &str, model: Option<(&str, &str)>) {
+        let (name, revision) = model.unwrap_or_default();
+        let presence = Presence {
+            role: role.to_owned(),
+            name: format!("{}-{}", host_name(), std::process::id()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: name.to_owned(),
+            model_revision: revision.to_owned(),
+            started_us: self.clock.now_us(),
+        };
+        let (bus, shutdown) = (self.bus.clone(), self.shutdown.clone());
+        tokio::spawn(async move {
+            if let Err(error) = bus.be_present(&presence, &shutdown).await {
+                tracing::warn!(%error, role = presence.role, "nobody is told that this role works");
+            }
+        });
     }
 }
 
@@ -142,6 +164,7 @@ pub async fn gateway(base: Base, options: GatewayOptions) -> Result<()> {
         links: options.links,
         retention: options.retention,
     };
+    base.be_present("gateway", None);
     let deps = sightline_gateway::Deps {
         bus: base.bus,
         catalog: base.catalog,
@@ -186,6 +209,7 @@ pub async fn embeddings(
         }
         None => Arc::new(EdgeStore::open(dir, model).await?),
     };
+    base.be_present("embeddings", Some((EMBEDDER, embedder.revision())));
     let deps = sightline_embeddings::Deps {
         bus: base.bus,
         catalog: base.catalog,
@@ -210,6 +234,7 @@ pub async fn alerts(
     seal: SealKey,
     sinks: Vec<Sink>,
 ) -> Result<()> {
+    base.be_present("alerts", None);
     let deps = sightline_alerts::Deps {
         bus: base.bus,
         catalog: base.catalog,
@@ -258,6 +283,7 @@ pub async fn ingest(base: Base, options: IngestOptions) -> Result<()> {
         scratch: options.scratch,
         upkeep_every: UPKEEP_EVERY,
     };
+    base.be_present("ingest", None);
     let deps = sightline_ingest::Deps {
         bus: base.bus,
         catalog: base.catalog,
@@ -279,6 +305,7 @@ pub async fn caption(base: Base, models: &ModelFiles) -> Result<()> {
     let files = models.vlm.clone();
     let model = models.vlm_name()?;
     let describer = load(move || SmolVlm::load(&files, &VlmOptions::default())).await?;
+    base.be_present("caption", Some((&model, describer.revision())));
     let config = sightline_caption::Config {
         model,
         concurrency: cores(),
@@ -302,6 +329,7 @@ pub async fn caption(base: Base, models: &ModelFiles) -> Result<()> {
 pub async fn transcribe(base: Base, models: &ModelFiles) -> Result<()> {
     let file = models.whisper.clone();
     let transcriber = load(move || Whisper::load(&file, 1)).await?;
+    base.be_present("transcribe", Some((ENGINE, transcriber.revision())));
     let config = sightline_transcribe::Config {
         engine: ENGINE.to_owned(),
         concurrency: (cores() / 2).max(1),

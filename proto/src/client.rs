@@ -15,6 +15,7 @@ use crate::v1::index_service_client::IndexServiceClient;
 use crate::v1::key_service_client::KeyServiceClient;
 use crate::v1::recording_service_client::RecordingServiceClient;
 use crate::v1::rt_stream_service_client::RtStreamServiceClient;
+use crate::v1::system_service_client::SystemServiceClient;
 use crate::v1::watch_service_client::WatchServiceClient;
 
 /// The metadata key that carries the API key.
@@ -43,6 +44,8 @@ pub struct Client {
     pub recordings: RecordingServiceClient<Authorized>,
     /// API keys, for operators.
     pub keys: KeyServiceClient<Authorized>,
+    /// Workers and queues, for operators.
+    pub system: SystemServiceClient<Authorized>,
     /// What happens, as it happens.
     pub watch: WatchServiceClient<Authorized>,
 }
@@ -98,6 +101,7 @@ impl Client {
             endpoints: EndpointServiceClient::new(channel.clone()),
             recordings: RecordingServiceClient::new(channel.clone()),
             keys: KeyServiceClient::new(channel.clone()),
+            system: SystemServiceClient::new(channel.clone()),
             watch: WatchServiceClient::new(channel),
         })
     }

@@ -78,14 +78,14 @@ async fn a_new_user_walks_through_the_console() -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)?,
         _ => std::fs::create_dir_all(&pictures)?,
     }
-    let told = json!({
+    let walk = json!({
         "url": url,
         "key": key,
         "source": clip_url()?,
         "webhook": receiver.url(),
         "pictures": pictures,
     });
-    let seen = browser::lead("console.mjs", &[&told.to_string()], WALK).await?;
+    let seen = browser::lead("console.mjs", &[&walk.to_string()], WALK).await?;
     println!("{seen:#}");
     played(&seen)?;
     for (name, expected) in [

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use sightline_proto::client::Client;
 use sightline_proto::v1::rt_stream::{Playback, State};
+use sightline_proto::v1::{GetSystemRequest, GetSystemResponse};
 use sightline_testkit::oracle::{Ledger, no_surprises};
 use sightline_testkit::platform::{
     Ground, KEY, alert, clip_url, connect_recorded, index, start, state,
@@ -101,5 +102,26 @@ async fn six_processes_are_one_platform() -> Result<()> {
         webhooks.iter().map(|w| w.id.clone()).collect::<Vec<_>>(),
         ledger.firings()
     );
+    let system = roles.client.system.get_system(GetSystemRequest {}).await?;
+    let GetSystemResponse { workers, queues } = system.into_inner();
+    let working: Vec<&str> = workers.iter().map(|worker| &*worker.role).collect();
+    let all = [
+        "alerts",
+        "caption",
+        "embeddings",
+        "gateway",
+        "ingest",
+        "transcribe",
+    ];
+    assert_eq!(working, all);
+    let with_models = workers
+        .iter()
+        .filter(|worker| worker.model_revision.len() == 16);
+    assert_eq!(with_models.count(), 3, "{workers:#?}");
+    let waiting = |consumer: &str| {
+        let queue = queues.iter().find(|queue| queue.consumer == consumer);
+        queue.map(|queue| queue.waiting + queue.in_progress)
+    };
+    assert_eq!(waiting("caption-demo-vlm"), Some(0), "{queues:#?}");
     roles.stop(&[]).await
 }

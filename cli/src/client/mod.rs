@@ -14,6 +14,7 @@ mod output;
 mod policy;
 mod shown;
 mod streams;
+mod system;
 mod watch;
 
 use std::io::{self, ErrorKind};
@@ -58,6 +59,7 @@ async fn dispatch(command: ClientCommand, out: &Output) -> Result<()> {
         ClientCommand::Watch(args) => watch::run(client, args, out).await,
         ClientCommand::Collection(on) => collections::run(client, on.command, out).await,
         ClientCommand::Keys(on) => keys::run(client, on.command, out).await,
+        ClientCommand::System(_) => system::run(client, out).await,
     }
 }
 

@@ -214,9 +214,12 @@ pub fn written(part: &Awake) -> String {
 mod tests {
     use super::*;
 
+    /// Days, from and to.
+    type Part = (&'static [u32], u32, u32);
+
     #[test]
     fn parts_of_the_week_are_read_as_people_write_them() {
-        let cases: &[(&str, Option<(&[u32], u32, u32)>)] = &[
+        let cases: &[(&str, Option<Part>)] = &[
             ("mon-fri 22:00-06:00", Some((&[1, 2, 3, 4, 5], 1320, 360))),
             ("Sat,Sun 00:00-24:00", Some((&[6, 7], 0, 1440))),
             ("fri-mon  8:30-9:00", Some((&[1, 5, 6, 7], 510, 540))),

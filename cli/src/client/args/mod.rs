@@ -42,6 +42,8 @@ pub enum ClientCommand {
     Collection(On<CollectionCommand>),
     /// Create, list and revoke API keys, as an operator.
     Keys(On<KeysCommand>),
+    /// Show which workers there are and what waits for them, as an operator
+    System(SystemArgs),
 }
 
 impl ClientCommand {
@@ -59,6 +61,7 @@ impl ClientCommand {
             Self::Watch(args) => &args.server,
             Self::Collection(on) => &on.server,
             Self::Keys(on) => &on.server,
+            Self::System(args) => &args.server,
         }
     }
 }
@@ -98,6 +101,13 @@ pub struct ServerArgs {
     /// Print one JSON object a line, with the fields of the API.
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// Options of `system`.
+#[derive(Debug, Args)]
+pub struct SystemArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
 }
 
 /// Options of `scenes`.

@@ -24,7 +24,7 @@ impl Session {
         &self,
         request: v1::CreateKeyRequest,
     ) -> Result<v1::CreateKeyResponse, ApiError> {
-        self.operators_alone()?;
+        self.operators_alone("keys")?;
         let mut faults = Violations::default();
         faults.text("name", &request.name, 1, MAX_NAME);
         check_tenant(&mut faults, &request.tenant);
@@ -57,7 +57,7 @@ impl Session {
         &self,
         request: &v1::ListKeysRequest,
     ) -> Result<v1::ListKeysResponse, ApiError> {
-        self.operators_alone()?;
+        self.operators_alone("keys")?;
         let mut faults = Violations::default();
         let size = faults.page_size(request.page_size);
         faults.into_result()?;
@@ -75,18 +75,20 @@ impl Session {
 
     /// Revokes a key: gateways follow the catalog and end what it has open.
     pub(crate) async fn revoke_key(&self, id: &str) -> Result<(), ApiError> {
-        self.operators_alone()?;
+        self.operators_alone("keys")?;
         self.find::<KeyRecord>("key_id", id).await?;
         let removed = self.remove::<KeyRecord>(id).await;
         removed.map_err(catalog_failed)
     }
 
-    fn operators_alone(&self) -> Result<(), ApiError> {
+    /// Refuses those who are no operators what is for operators.
+    pub(super) fn operators_alone(&self, what: &str) -> Result<(), ApiError> {
         if self.caller.operator {
             return Ok(());
         }
-        let message = "keys are for operators: use the key that the server was started with, or one that was created \
-                       as an operator's";
+        let message = format!(
+            "{what} are for operators: use the key that the server was started with, or one that was created as an operator's"
+        );
         Err(ApiError::new(Reason::PermissionDenied, message))
     }
 }

@@ -30,6 +30,7 @@ mod search;
 mod session;
 mod state;
 mod streams;
+mod system;
 mod tenancy;
 mod transcription;
 mod understandings;

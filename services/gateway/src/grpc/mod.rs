@@ -7,6 +7,7 @@ mod indexes;
 mod keys;
 mod recordings;
 mod streams;
+mod system;
 mod watch;
 
 use sightline_proto::FILE_DESCRIPTOR_SET;
@@ -17,6 +18,7 @@ use sightline_proto::v1::index_service_server::IndexServiceServer;
 use sightline_proto::v1::key_service_server::KeyServiceServer;
 use sightline_proto::v1::recording_service_server::RecordingServiceServer;
 use sightline_proto::v1::rt_stream_service_server::RtStreamServiceServer;
+use sightline_proto::v1::system_service_server::SystemServiceServer;
 use sightline_proto::v1::watch_service_server::WatchServiceServer;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -55,6 +57,7 @@ pub(crate) fn routes(limit: usize) -> (Routes, Health) {
         .add_service(EndpointServiceServer::new(Grpc).max_decoding_message_size(limit))
         .add_service(RecordingServiceServer::new(Grpc).max_decoding_message_size(limit))
         .add_service(KeyServiceServer::new(Grpc).max_decoding_message_size(limit))
+        .add_service(SystemServiceServer::new(Grpc).max_decoding_message_size(limit))
         .add_service(WatchServiceServer::new(Grpc).max_decoding_message_size(limit))
         .add_service(health.max_decoding_message_size(limit))
         .add_service(
@@ -91,6 +94,7 @@ impl Health {
             EndpointServiceServer::<Grpc>::NAME,
             RecordingServiceServer::<Grpc>::NAME,
             KeyServiceServer::<Grpc>::NAME,
+            SystemServiceServer::<Grpc>::NAME,
             WatchServiceServer::<Grpc>::NAME,
         ] {
             self.0.set_service_status(service, status).await;

@@ -114,6 +114,12 @@ async fn operators_make_list_and_revoke_keys() {
         "PERMISSION_DENIED"
     );
 
+    let refused = guests.system.get_system(v1::GetSystemRequest {}).await;
+    assert_eq!(
+        reason_of(&refused.expect_err("no operator")).0,
+        "PERMISSION_DENIED"
+    );
+
     let mut operators = gateway.with_key(&second.secret).await;
     let listed = operators.keys.list_keys(request.clone()).await;
     let listed = listed.expect("lists").into_inner().keys;

@@ -9,6 +9,7 @@ import { IndexService } from './gen/sightline/v1/index_pb';
 import { KeyService } from './gen/sightline/v1/key_pb';
 import { RecordingService } from './gen/sightline/v1/recording_pb';
 import { RtStreamService } from './gen/sightline/v1/rtstream_pb';
+import { SystemService } from './gen/sightline/v1/system_pb';
 import { WatchService } from './gen/sightline/v1/watch_pb';
 
 const KEPT = 'sightline-key';
@@ -65,6 +66,7 @@ export const endpoints: Client<typeof EndpointService> = createClient(EndpointSe
 export const recordings: Client<typeof RecordingService> = createClient(RecordingService, transport);
 export const collections: Client<typeof CollectionService> = createClient(CollectionService, transport);
 export const keys: Client<typeof KeyService> = createClient(KeyService, transport);
+export const system: Client<typeof SystemService> = createClient(SystemService, transport);
 export const watching: Client<typeof WatchService> = createClient(WatchService, transport);
 
 /** Whether the server takes this key; throws what it says otherwise. */

@@ -7,6 +7,7 @@ import { indexesOf, knownStream, order, streamName } from '../store';
 import { Failure, Page, stateName, useLoad } from '../ui';
 import { Endpoints } from './endpoints';
 import { Keys } from './keys';
+import { Platform } from './workers';
 
 /** Many streams are asked for one after the other. */
 const asking = lanes(4);
@@ -58,6 +59,7 @@ export function SystemPage() {
         <States />
         <p>Gateway: {gateway.value ?? (gateway.failure || '…')}</p>
       </section>
+      <Platform />
       <section class="card" aria-label="Indexes">
         <h2>Indexes</h2>
         <Failure text={found.failure} retry={found.reload} />
@@ -84,10 +86,6 @@ export function SystemPage() {
       </section>
       <Endpoints />
       <Keys />
-      <section class="card" aria-label="Not here">
-        <h2>Not here yet</h2>
-        <p>The API does not tell how many workers there are, how far each lags, or what waits in the queues. Each process has it at <code>/metrics</code> of its <code>--admin-listen</code> address, for Prometheus.</p>
-      </section>
     </Page>
   );
 }

@@ -110,7 +110,7 @@ const REFUSED: &[(&str, Spoil)] = &[
         told(r).cooldown = Some(duration(-1));
     }),
     ("policy.schedule", |r| {
-        told(r).schedule = vec![Awake::default(); 51]
+        told(r).schedule = vec![Awake::default(); 51];
     }),
     ("policy.schedule.days", |r| {
         told(r).schedule[0].days = vec![0];

@@ -161,13 +161,13 @@ mod tests {
 
     #[test]
     fn many_thresholds_are_shown_as_fifty() {
-        let labels = [(2500, 5000)];
+        let labels = [(2000, 5000)];
         let mut curve = Curve::new(&labels);
         for number in 0..1000 {
             curve.add(&window(number), number as f32 / 1000.0);
         }
         let (points, suggested) = curve.finish();
-        assert_eq!((points.len(), suggested), (50, 0.5));
+        assert_eq!((points.len(), suggested), (50, 0.4));
         assert!(points.is_sorted_by(|a, b| a.threshold < b.threshold));
         assert!(points.iter().any(|point| point.threshold == suggested));
     }

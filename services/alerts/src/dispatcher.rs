@@ -21,7 +21,7 @@ use crate::delivering::Delivering;
 use crate::told::queue_of_sink;
 
 /// Deliveries to one endpoint at the same time.
-const CONCURRENCY: usize = 4;
+const CONCURRENCY: usize = 8;
 /// How long handling a delivery may take: the attempt's own deadline of 10 s, and storing what came of it.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How long after a crash its delivery is tried again.

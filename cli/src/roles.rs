@@ -34,8 +34,6 @@ use crate::files::ModelFiles;
 pub const STREAMS: usize = 64;
 /// The engine that transcribes: the name of the durable consumer and of the subjects.
 const ENGINE: &str = "whisper";
-/// The model that embeds texts, for people.
-const EMBEDDER: &str = "all-minilm-l6-v2";
 /// The probability at which an alert's window counts unless the alert says otherwise. Chosen for the demo model on clips of
 /// other generator seeds: see models/demo-vlm/README.md.
 const DEFAULT_THRESHOLD: f32 = 0.8;
@@ -209,7 +207,11 @@ pub async fn embeddings(
         }
         None => Arc::new(EdgeStore::open(dir, model).await?),
     };
-    base.be_present("embeddings", Some((EMBEDDER, embedder.revision())));
+    let name = models.embedder.file_name().unwrap_or_default();
+    base.be_present(
+        "embeddings",
+        Some((&name.to_string_lossy(), embedder.revision())),
+    );
     let deps = sightline_embeddings::Deps {
         bus: base.bus,
         catalog: base.catalog,

@@ -10,6 +10,9 @@ use crate::error::BusError;
 use crate::streams::StreamName;
 use crate::subjects::Subject;
 
+/// How often consumers are listed before it fails.
+const LISTINGS: u32 = 3;
+
 impl Bus {
     /// How many messages of a stream its durable consumers have not yet settled: waiting, being worked on, or put back for
     /// later.
@@ -17,22 +20,37 @@ impl Bus {
     /// # Errors
     /// When the bus does not answer.
     pub async fn backlog(&self, name: StreamName) -> Result<u64, BusError> {
-        let stream = self.stream(name).await?;
-        let infos: Vec<consumer::Info> =
-            stream
-                .consumers()
-                .try_collect()
-                .await
-                .map_err(|source| BusError::Stream {
-                    stream: name.as_str(),
-                    source: source.into(),
-                })?;
+        let infos = self.consumers(name).await?;
         let durables = infos
             .iter()
             .filter(|info| info.config.durable_name.is_some());
         Ok(durables
             .map(|info| info.num_pending + info.num_ack_pending as u64)
             .sum())
+    }
+
+    /// The consumers of a stream. A list that the server makes while some come and go can't always be read: it is asked again.
+    pub(crate) async fn consumers(
+        &self,
+        name: StreamName,
+    ) -> Result<Vec<consumer::Info>, BusError> {
+        let stream = self.stream(name).await?;
+        let mut tries = LISTINGS;
+        loop {
+            tries -= 1;
+            match stream.consumers().try_collect().await {
+                Ok(infos) => return Ok(infos),
+                Err(error) if tries > 0 => {
+                    tracing::debug!(%error, stream = name.as_str(), "consumers are listed again");
+                }
+                Err(source) => {
+                    return Err(BusError::Stream {
+                        stream: name.as_str(),
+                        source: source.into(),
+                    });
+                }
+            }
+        }
     }
 
     /// The subjects for which a stream holds messages.

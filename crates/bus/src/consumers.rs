@@ -1,8 +1,5 @@
 //! Tidying up after consumers that nobody will come back to.
 
-use async_nats::jetstream::consumer;
-use futures::TryStreamExt;
-
 use crate::connection::Bus;
 use crate::error::BusError;
 use crate::streams::StreamName;
@@ -24,13 +21,8 @@ impl Bus {
             source,
         };
         let stream = self.stream(name).await?;
-        let infos: Vec<consumer::Info> = stream
-            .consumers()
-            .try_collect()
-            .await
-            .map_err(|source| failed(source.into()))?;
         let mut removed = Vec::new();
-        for info in infos {
+        for info in self.consumers(name).await? {
             let durable = info.config.durable_name.unwrap_or_default();
             if !durable.starts_with(prefix) || keep.contains(&durable) || info.num_waiting > 0 {
                 continue;

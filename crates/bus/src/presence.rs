@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use prost::Message;
 use sightline_proto::internal::{Presence, PresenceRequest};
 use sightline_service::Shutdown;
@@ -117,17 +116,7 @@ impl Bus {
     pub async fn queues(&self) -> Result<Vec<Queue>, BusError> {
         let mut queues = BTreeMap::new();
         for name in StreamName::ALL {
-            let stream = self.stream(name).await?;
-            let infos: Vec<consumer::Info> =
-                stream
-                    .consumers()
-                    .try_collect()
-                    .await
-                    .map_err(|source| BusError::Stream {
-                        stream: name.as_str(),
-                        source: source.into(),
-                    })?;
-            for info in infos {
+            for info in self.consumers(name).await? {
                 let Some(durable) = info.config.durable_name else {
                     continue;
                 };

@@ -130,11 +130,7 @@ impl Ground {
         ] {
             until(
                 &format!("{} to be worked off", stream.as_str()),
-                // A list that the server makes while consumers come and go can't always be read: it is asked again.
-                async || {
-                    let waiting = self.bus.backlog(stream).await;
-                    Ok(waiting.is_ok_and(|waiting| waiting == 0).then_some(()))
-                },
+                async || Ok((self.bus.backlog(stream).await? == 0).then_some(())),
             )
             .await?;
         }

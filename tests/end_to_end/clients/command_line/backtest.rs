@@ -57,22 +57,20 @@ async fn an_event_is_tried_out_on_what_was() -> Result<()> {
         &label,
     ];
     // The last segment and descriptions may still be on their way.
-    let lines = until("every window to be judged from its frames", async || {
-        let lines = server.table(&asked).await?;
-        let all = lines
-            .iter()
-            .any(|line| line.contains("18 windows judged from frames, 0 from"));
-        Ok(all.then_some(lines))
-    })
+    let lines = until(
+        "windows to be judged from frames and described",
+        async || {
+            let lines = server.table(&asked).await?;
+            let has = |part| lines.iter().any(|line: &String| line.contains(part));
+            let all = has("18 windows judged from frames, 0 from") && has(" %  fires: ");
+            Ok(all.then_some(lines))
+        },
+    )
     .await?;
     let fired = lines
         .iter()
         .filter(|line| line.starts_with("would have fired at "));
     ensure!(fired.count() > 0, "{lines:#?}");
-    ensure!(
-        lines.iter().any(|line| line.contains(" %  fires: ")),
-        "{lines:#?}"
-    );
     ensure!(
         lines.iter().any(|line| line.ends_with("  suggested")),
         "{lines:#?}"

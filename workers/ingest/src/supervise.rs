@@ -311,6 +311,7 @@ impl<'a> Supervisor<'a> {
             Report::Failed(failed) => return Ok(Some(ChildEnd::Failed(failed))),
             // Of children that were asked for something else.
             Report::Picture(_) | Report::Exported(_) => {}
+            Report::Interim(_) => {}
         }
         Ok(None)
     }

@@ -11,11 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use sightline_inference::vlm::engine::{
-    Answer, Answers, Engine, EngineOptions, Job, Outcome, Step,
-};
+use sightline_inference::vlm::engine::{Engine, EngineOptions, Step, Task};
 use sightline_inference::vlm::{View, Vlm, VlmOptions};
-use sightline_inference::{RgbImage, onnx};
+use sightline_inference::{Answer, Answers, Outcome, Prompt, RgbImage, onnx};
 
 const PROMPTS: [&str; 3] = [
     "Describe the scene",
@@ -98,15 +96,17 @@ impl Bench {
     }
 
     fn submit(&self, stream: usize, questions: &[&str], prompts: &[&str]) -> Result<Answers> {
-        let owned = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect();
-        Ok(self.engine.submit(Job {
+        let prompt = |text: &&str| Prompt {
+            text: (*text).to_owned(),
+            max_new_tokens: self.tokens,
+        };
+        Ok(self.engine.submit_task(&Task {
             stream: stream.to_string(),
             frames: self.frames.clone(),
             seconds: 5.0,
             view: View::Video,
-            questions: owned(questions),
-            prompts: owned(prompts),
-            max_new_tokens: self.tokens,
+            questions: questions.iter().map(|q| (*q).to_owned()).collect(),
+            prompts: prompts.iter().map(prompt).collect(),
             expires_us: None,
         })?)
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use sightline_inference::embed::TextEmbedder;
 use sightline_inference::vlm::{View, Vlm, VlmOptions};
 use sightline_inference::whisper::{SAMPLE_RATE, Whisper};
-use sightline_inference::{Embedder, RgbImage, Transcriber, WindowSession, onnx};
+use sightline_inference::{Embedder, RgbImage, Speech, Transcriber, onnx};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -37,7 +37,7 @@ fn main() -> Result<()> {
     let jpeg = fs::read(crate_root.join("tests/data/street.jpg"))?;
     let frame = RgbImage::from_jpeg(&jpeg)?;
     let frames = [frame.clone(), frame.clone()];
-    let mut window = vlm.window(&frames, 5.0, View::Video)?;
+    let window = vlm.window(&frames, 5.0, View::Video)?;
     time("decode a JPEG of 640x360", || {
         RgbImage::from_jpeg(&jpeg).map(drop)
     })?;
@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     time("embed a sentence", || embedder.embed(&text).map(drop))?;
     let silence = vec![0.0; 5 * SAMPLE_RATE];
     time("transcribe 5 s of silence", || {
-        whisper.transcribe(&silence).map(drop)
+        whisper.transcribe(&silence, &Speech::default()).map(drop)
     })?;
     memory("at the end")
 }

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use sightline_inference::vlm::engine::{Answer, Engine, EngineOptions, Job};
+use sightline_inference::vlm::engine::{Engine, EngineOptions, Task};
 use sightline_inference::vlm::{Precision, Vlm, VlmOptions};
-use sightline_inference::{WindowSession, onnx};
+use sightline_inference::{Answer, Prompt, onnx};
 
 #[path = "../tests/inference/compare.rs"]
 mod compare;
@@ -68,14 +68,16 @@ fn together(model: &Arc<Vlm>, cases: &[compare::Case]) -> Result<usize> {
     let engine = Engine::start(Arc::clone(model), options, Box::new(|| 0), Box::new(|_| {}))?;
     let mut waiting = Vec::new();
     for (number, case) in cases.iter().enumerate() {
-        waiting.push(engine.submit(Job {
+        waiting.push(engine.submit_task(&Task {
             stream: number.to_string(),
             frames: case.frames(),
             seconds: case.seconds,
             view: case.view(),
             questions: Vec::new(),
-            prompts: vec![case.prompt.clone()],
-            max_new_tokens: case.output_ids.len(),
+            prompts: vec![Prompt {
+                text: case.prompt.clone(),
+                max_new_tokens: case.output_ids.len(),
+            }],
             expires_us: None,
         })?);
     }

@@ -1,10 +1,11 @@
 //! Local inference: frames to text and verdicts, speech to text, text to vectors.
 //!
-//! Three traits, each with one backend that runs in this process: [`vlm::Vlm`] and
+//! Three traits, each with a backend that runs in this process: [`vlm::engine::Engine`] and
 //! [`embed::TextEmbedder`] on ONNX Runtime, [`whisper::Whisper`] on whisper.cpp. Call
-//! [`onnx::init`] once before loading either of the first two. Every call blocks for as long as
+//! [`onnx::init`] once before loading either of the first two. [`Transcriber`] and [`Embedder`] block for as long as
 //! the model computes: from async code, call through `spawn_blocking`.
 
+mod describe;
 pub mod embed;
 mod error;
 mod image;
@@ -13,37 +14,9 @@ mod revision;
 pub mod vlm;
 pub mod whisper;
 
+pub use describe::{About, Answer, Answers, Describer, Job, Outcome, Prompt, SubmitError};
 pub use error::InferenceError;
 pub use image::{MAX_IMAGE_EDGE, RgbImage};
-
-/// A model that looks at the frames of a window and answers in words.
-pub trait Describer: Send + Sync {
-    /// Stable identifier of the loaded model: 16 hexadecimal digits over its files and precision.
-    fn revision(&self) -> &str;
-
-    /// Longest edge in pixels that the model can make use of; larger frames are scaled down to it
-    /// before anything else, so scaling them earlier loses nothing.
-    fn frame_edge(&self) -> u32;
-
-    /// Encodes the frames of a window (in order of time) and computes the state that all
-    /// questions and prompts about it share. `window_seconds` is the length of the window.
-    fn open_window<'a>(
-        &'a self,
-        frames: &[RgbImage],
-        window_seconds: f64,
-    ) -> Result<Box<dyn WindowSession + 'a>, InferenceError>;
-}
-
-/// One window, encoded: each call continues from the same state, so neither their order nor
-/// their number changes any answer.
-pub trait WindowSession: Send {
-    /// Probability (0 to 1) that `event_prompt` is happening in the window, from the first
-    /// token's logits for "Yes" and "No".
-    fn judge(&mut self, event_prompt: &str) -> Result<f32, InferenceError>;
-
-    /// Answers `prompt` greedily, in at most `max_new_tokens` tokens.
-    fn describe(&mut self, prompt: &str, max_new_tokens: usize) -> Result<String, InferenceError>;
-}
 
 /// A model that writes down speech.
 pub trait Transcriber: Send + Sync {
@@ -51,8 +24,26 @@ pub trait Transcriber: Send + Sync {
     fn revision(&self) -> &str;
 
     /// Transcribes 16 kHz mono samples in -1..1, at most [`whisper::MAX_SECONDS`] of them.
-    /// Silence gives an empty list.
-    fn transcribe(&self, pcm: &[f32]) -> Result<Vec<SpokenSegment>, InferenceError>;
+    /// Silence gives no segments.
+    fn transcribe(&self, pcm: &[f32], speech: &Speech) -> Result<Transcript, InferenceError>;
+}
+
+/// What is known beforehand of speech, and what is wanted of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Speech {
+    /// The language that is spoken, ISO 639-1; None: the model tells it.
+    pub language: Option<String>,
+    /// Whether to translate it into English.
+    pub translate: bool,
+}
+
+/// What was said.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Transcript {
+    /// The language that was heard, ISO 639-1; empty if unknown.
+    pub language: String,
+    /// About a sentence each, in order.
+    pub segments: Vec<SpokenSegment>,
 }
 
 /// A stretch of speech, about a sentence. Times are seconds from the start of the samples.

@@ -12,7 +12,7 @@ use whisper_rs::{
 };
 
 use crate::revision::revision;
-use crate::{InferenceError, SpokenSegment, SpokenWord, Transcriber};
+use crate::{InferenceError, Speech, SpokenSegment, SpokenWord, Transcriber, Transcript};
 
 /// Samples per second of the audio that [`Whisper`] takes.
 pub const SAMPLE_RATE: usize = 16_000;
@@ -77,9 +77,9 @@ impl Transcriber for Whisper {
         &self.revision
     }
 
-    fn transcribe(&self, pcm: &[f32]) -> Result<Vec<SpokenSegment>, InferenceError> {
+    fn transcribe(&self, pcm: &[f32], _speech: &Speech) -> Result<Transcript, InferenceError> {
         if pcm.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Transcript::default());
         }
         if pcm.len() > MAX_SECONDS * SAMPLE_RATE {
             return Err(InferenceError::InvalidInput(format!(
@@ -102,7 +102,10 @@ impl Transcriber for Whisper {
         }
         state.full(parameters, pcm).map_err(failed)?;
         let segments = state.as_iter().map(|s| self.spoken_segment(&s, &decoded));
-        Ok(segments.filter(|s| !s.text.is_empty()).collect())
+        Ok(Transcript {
+            language: String::new(),
+            segments: segments.filter(|s| !s.text.is_empty()).collect(),
+        })
     }
 }
 

@@ -22,7 +22,7 @@ pub use family::View;
 pub use window::Window;
 
 use crate::revision::revision;
-use crate::{Describer, InferenceError, RgbImage, WindowSession};
+use crate::{InferenceError, RgbImage};
 use chat::Chat;
 use family::{Family, Picture};
 use files::Directory;
@@ -118,9 +118,6 @@ pub struct Vlm {
     revision: String,
 }
 
-/// What [`Vlm`] was called when there was one family.
-pub type SmolVlm = Vlm;
-
 impl Vlm {
     /// Loads the model in `directory`. [`crate::onnx::init`] comes first.
     pub fn load(directory: &Path, options: &VlmOptions) -> Result<Self, InferenceError> {
@@ -164,7 +161,8 @@ impl Vlm {
         self.features(&layout.pictures[0])
     }
 
-    /// [`Describer::open_window`], as its own type.
+    /// Encodes the frames of a window of `window_seconds` (in order of time) and computes the state that all questions and
+    /// prompts about it share.
     pub fn window(
         &self,
         frames: &[RgbImage],
@@ -174,27 +172,18 @@ impl Vlm {
         Window::open(self, frames, window_seconds, view)
     }
 
-    fn features(&self, picture: &Picture) -> Result<Vec<f32>, InferenceError> {
-        let inputs = self.family.encoder_inputs(picture);
-        self.graph.image_features(inputs)
-    }
-}
-
-impl Describer for Vlm {
-    fn revision(&self) -> &str {
+    /// Stable identifier of the loaded model: 16 hexadecimal digits over its files and precision.
+    pub fn revision(&self) -> &str {
         &self.revision
     }
 
-    fn frame_edge(&self) -> u32 {
+    /// Longest edge in pixels that the model can make use of; larger frames are scaled down to it before anything else.
+    pub fn frame_edge(&self) -> u32 {
         self.family.frame_edge()
     }
 
-    fn open_window<'a>(
-        &'a self,
-        frames: &[RgbImage],
-        window_seconds: f64,
-    ) -> Result<Box<dyn WindowSession + 'a>, InferenceError> {
-        let window = self.window(frames, window_seconds, View::default())?;
-        Ok(Box::new(window))
+    fn features(&self, picture: &Picture) -> Result<Vec<f32>, InferenceError> {
+        let inputs = self.family.encoder_inputs(picture);
+        self.graph.image_features(inputs)
     }
 }

@@ -4,7 +4,7 @@ use crate::vlm::cache::Cache;
 use crate::vlm::family::{Layout, View};
 use crate::vlm::graph::Tokens;
 use crate::vlm::{QUESTION, Vlm};
-use crate::{InferenceError, RgbImage, WindowSession};
+use crate::{InferenceError, RgbImage};
 
 /// What a model needs to know of a window before it computes anything.
 pub(super) struct Prepared {
@@ -155,7 +155,8 @@ impl Vlm {
     }
 }
 
-/// The frames of a window inside a model's memory. See [`WindowSession`].
+/// The frames of a window inside a model's memory: each call continues from the same state, so neither their order nor
+/// their number changes any answer.
 pub struct Window<'a> {
     model: &'a Vlm,
     prepared: Prepared,
@@ -199,7 +200,7 @@ impl<'a> Window<'a> {
         Ok(self.begin(prompt)?.logits)
     }
 
-    /// [`WindowSession::describe`] as token ids; the token that ends an answer is the last one,
+    /// [`Self::describe`] as token ids; the token that ends an answer is the last one,
     /// unless `max_new_tokens` ended it.
     pub fn describe_ids(
         &self,
@@ -225,21 +226,21 @@ impl<'a> Window<'a> {
         Ok(answer)
     }
 
-    fn begin(&self, prompt: &str) -> Result<Begun, InferenceError> {
-        let suffix = self.model.suffix(&self.prepared, prompt)?;
-        self.model.begin(&suffix, &self.cache, self.next)
-    }
-}
-
-impl WindowSession for Window<'_> {
-    fn judge(&mut self, event_prompt: &str) -> Result<f32, InferenceError> {
+    /// Probability (0 to 1) that `event_prompt` is happening in the window, from the first token's logits for "Yes" and "No".
+    pub fn judge(&self, event_prompt: &str) -> Result<f32, InferenceError> {
         let begun = self.begin(&question(event_prompt))?;
         Ok(self.model.chat.probability_of_yes(&begun.logits))
     }
 
-    fn describe(&mut self, prompt: &str, max_new_tokens: usize) -> Result<String, InferenceError> {
+    /// Answers `prompt` greedily, in at most `max_new_tokens` tokens.
+    pub fn describe(&self, prompt: &str, max_new_tokens: usize) -> Result<String, InferenceError> {
         let ids = self.describe_ids(prompt, max_new_tokens)?;
         self.model.chat.text(&ids)
+    }
+
+    fn begin(&self, prompt: &str) -> Result<Begun, InferenceError> {
+        let suffix = self.model.suffix(&self.prepared, prompt)?;
+        self.model.begin(&suffix, &self.cache, self.next)
     }
 }
 

@@ -4,11 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use sightline_inference::vlm::engine::{
-    Answer, Answers, Engine, EngineOptions, Job, Outcome, Step, SubmitError,
-};
+use sightline_inference::vlm::engine::{Engine, EngineOptions, Step, Task};
 use sightline_inference::vlm::{Precision, View, Vlm, VlmOptions};
-use sightline_inference::{RgbImage, WindowSession};
+use sightline_inference::{Answer, Answers, Outcome, Prompt, RgbImage, SubmitError};
 
 use crate::compare::{Case, cases};
 use crate::support::{init_runtime, models, parity_data, png_image};
@@ -34,16 +32,22 @@ fn frames(names: &[&str]) -> Vec<RgbImage> {
     names.iter().map(|name| png_image(&path(name))).collect()
 }
 
-fn job(stream: &str, names: &[&str], questions: &[&str], prompts: &[&str]) -> Job {
-    let owned = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect();
-    Job {
+fn asked(prompts: &[&str], max_new_tokens: usize) -> Vec<Prompt> {
+    let asked = |text: &&str| Prompt {
+        text: (*text).to_owned(),
+        max_new_tokens,
+    };
+    prompts.iter().map(asked).collect()
+}
+
+fn job(stream: &str, names: &[&str], questions: &[&str], prompts: &[&str]) -> Task {
+    Task {
         stream: stream.to_owned(),
         frames: frames(names),
         seconds: 5.0,
         view: View::Video,
-        questions: owned(questions),
-        prompts: owned(prompts),
-        max_new_tokens: 96,
+        questions: questions.iter().map(|q| (*q).to_owned()).collect(),
+        prompts: asked(prompts, 96),
         expires_us: None,
     }
 }
@@ -75,8 +79,8 @@ impl Lockstep {
         }
     }
 
-    fn submit(&self, job: Job) -> Answers {
-        self.engine.submit(job).unwrap()
+    fn submit(&self, task: Task) -> Answers {
+        self.engine.submit_task(&task).unwrap()
     }
 
     /// Steps until every one of `answers` has ended; gives the steps and the numbers of the answers in order of their end.
@@ -139,13 +143,13 @@ fn check_equal_to_the_model_alone(options: EngineOptions) {
         .map(|(i, names)| {
             let questions = &EVENTS[..i % 3];
             let job = job(&format!("stream {}", i % 4), names, questions, &PROMPTS);
-            engine.submit(job).unwrap()
+            engine.submit_task(&job).unwrap()
         })
         .collect();
     let alone = model();
     for (i, (answers, names)) in submitted.into_iter().zip(WINDOWS).enumerate() {
         let (verdicts, texts) = collect(answers);
-        let mut window = alone.window(&frames(names), 5.0, View::Video).unwrap();
+        let window = alone.window(&frames(names), 5.0, View::Video).unwrap();
         let judged = EVENTS[..i % 3].iter().map(|e| window.judge(e).unwrap());
         assert_eq!(verdicts, judged.collect::<Vec<_>>(), "{names:?}");
         let described = PROMPTS.iter().map(|p| window.describe(p, 96).unwrap());
@@ -185,18 +189,18 @@ fn another_familys_answers_equal_those_of_the_model_alone() {
     );
     let engine = engine.unwrap();
     let submit = |case: &Case| {
-        let job = Job {
+        let job = Task {
             frames: case.frames(),
             view: case.view(),
-            max_new_tokens: 12,
-            ..job("a", &[], &EVENTS, &[&case.prompt, PROMPTS[0]])
+            prompts: asked(&[&case.prompt, PROMPTS[0]], 12),
+            ..job("a", &[], &EVENTS, &[])
         };
-        engine.submit(job).unwrap()
+        engine.submit_task(&job).unwrap()
     };
     let submitted: Vec<Answers> = cases.iter().map(submit).collect();
     for (case, answers) in cases.iter().zip(submitted) {
         let (_, texts) = collect(answers);
-        let mut window = case.window(&model);
+        let window = case.window(&model);
         let prompts = [&case.prompt, PROMPTS[0]];
         let alone = prompts.map(|prompt| window.describe(prompt, 12).unwrap());
         assert_eq!(texts, alone, "{:?}", case.sizes);
@@ -260,7 +264,7 @@ fn what_is_too_old_is_given_up_and_said_so() {
         ..EngineOptions::default()
     };
     let engine = Lockstep::start(options);
-    let expiring = |stream, questions, at| Job {
+    let expiring = |stream, questions, at| Task {
         expires_us: Some(at),
         ..job(stream, &["00_0"], questions, &PROMPTS[..1])
     };
@@ -301,23 +305,23 @@ fn bounds_hold() {
     let engine = Lockstep::start(options);
     let job = || job("a", &["01_0", "01_1", "01_2"], &[], &PROMPTS[..1]);
     let mut answers = [engine.submit(job()), engine.submit(job())];
-    let refused = engine.engine.submit(job());
+    let refused = engine.engine.submit_task(&job());
     assert!(matches!(refused, Err(SubmitError::Busy)), "{refused:?}");
     let (steps, _) = engine.run(&mut answers);
     // 300 tokens are no room for two answers.
     assert!(steps.contains(&Step::Decode { sequences: 1 }));
     assert!(!steps.contains(&Step::Decode { sequences: 2 }));
-    let large = Job {
-        max_new_tokens: 300,
+    let large = Task {
+        prompts: asked(&PROMPTS[..1], 300),
         ..job()
     };
-    let refused = engine.engine.submit(large).unwrap_err();
+    let refused = engine.engine.submit_task(&large).unwrap_err();
     assert!(matches!(refused, SubmitError::Invalid(_)), "{refused}");
-    let nothing = Job {
+    let nothing = Task {
         frames: Vec::new(),
         ..job()
     };
-    let refused = engine.engine.submit(nothing).unwrap_err();
+    let refused = engine.engine.submit_task(&nothing).unwrap_err();
     assert!(matches!(refused, SubmitError::Invalid(_)), "{refused}");
     assert_eq!(engine.engine.jobs(), 0);
 }
@@ -327,7 +331,7 @@ fn a_prompt_that_does_not_fit_costs_the_others_nothing() {
     let engine = free(EngineOptions::default());
     let long = "word ".repeat(3000);
     let job = job("a", &["00_0"], &[&long, EVENTS[0]], &[PROMPTS[0], &long]);
-    let mut answers = engine.submit(job).unwrap();
+    let mut answers = engine.submit_task(&job).unwrap();
     let mut seen = Vec::new();
     while let Some(answer) = answers.blocking_next() {
         seen.push(match answer {

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use sightline_inference::RgbImage;
 use sightline_inference::vlm::{Precision, View, Vlm, VlmOptions};
-use sightline_inference::{Describer, RgbImage, WindowSession};
 
 use crate::support::{copy_of, data, init_runtime, json, models, png_image};
 
@@ -111,7 +111,7 @@ fn greedy_answers_equal_transformers_token_by_token() {
     for threads in [1, 2] {
         let model = load(Precision::Fp32, threads);
         for case in golden() {
-            let mut window = model.window(&frames(&case), 5.0, View::Video).unwrap();
+            let window = model.window(&frames(&case), 5.0, View::Video).unwrap();
             assert_eq!(window.prompt_ids(&case.prompt).unwrap(), case.input_ids);
             let answer = window.describe_ids(&case.prompt, 96).unwrap();
             assert_eq!(answer, case.output_ids, "{}", case.prompt);
@@ -143,7 +143,7 @@ fn verdicts_agree_with_the_greedy_answers() {
         .collect();
     assert!(questions.len() >= 5);
     for case in questions {
-        let mut window = model.open_window(&frames(&case), 5.0).unwrap();
+        let window = model.window(&frames(&case), 5.0, View::Video).unwrap();
         let yes = window.judge(event(&case.prompt).unwrap()).unwrap();
         assert!((0.0..=1.0).contains(&yes));
         assert_eq!(yes > 0.5, case.text == "Yes.", "{}: {yes}", case.prompt);
@@ -162,7 +162,7 @@ fn nothing_asked_before_changes_an_answer() {
             .describe(prompt, 96)
             .unwrap()
     };
-    let mut window = model.window(&frames, 5.0, View::Video).unwrap();
+    let window = model.window(&frames, 5.0, View::Video).unwrap();
     let first = window.judge("a dog is running").unwrap();
     for case in &cases {
         assert_eq!(
@@ -191,7 +191,7 @@ fn a_jpeg_frame_gives_the_caption_of_its_original() {
     let case = &golden()[0];
     let frame = RgbImage::from_jpeg(&data("street.jpg")).unwrap();
     assert_eq!((frame.width(), frame.height()), (640, 360));
-    let mut window = model.open_window(&[frame], 5.0).unwrap();
+    let window = model.window(&[frame], 5.0, View::Video).unwrap();
     assert_eq!(window.describe(&case.prompt, 96).unwrap(), case.text);
 }
 
@@ -246,7 +246,7 @@ fn smolvlm2_gets_its_video_prompt() {
     init_runtime();
     let model = Vlm::load(copy.path(), &VlmOptions::default()).unwrap();
     let frames = frames(&golden()[2]);
-    let mut window = model.window(&frames, 130.0, View::Video).unwrap();
+    let window = model.window(&frames, 130.0, View::Video).unwrap();
     let ids = window.prompt_ids("Describe the scene").unwrap();
     let tokenizer = tokenizers::Tokenizer::from_file(copy.path().join("tokenizer.json")).unwrap();
     let image = format!(

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use sightline_inference::Transcriber;
 use sightline_inference::whisper::{MAX_SECONDS, SAMPLE_RATE, Whisper};
+use sightline_inference::{Speech, Transcriber};
 
 use crate::support::{json, models, wav_samples};
 
@@ -47,7 +47,10 @@ fn samples(clip: &Clip) -> Vec<f32> {
 fn texts_and_times_equal_whisper_cli() {
     let model = load(1);
     for clip in clips() {
-        let found = model.transcribe(&samples(&clip)).unwrap();
+        let found = model
+            .transcribe(&samples(&clip), &Speech::default())
+            .unwrap()
+            .segments;
         let text: Vec<&str> = found.iter().map(|s| s.text.as_str()).collect();
         assert_eq!(text.join(" "), clip.expected);
         for (found, expected) in found.iter().zip(&clip.segments) {
@@ -63,7 +66,11 @@ fn texts_and_times_equal_whisper_cli() {
 fn words_lie_in_order_within_their_segment() {
     let model = load(1);
     for clip in clips() {
-        for segment in model.transcribe(&samples(&clip)).unwrap() {
+        for segment in model
+            .transcribe(&samples(&clip), &Speech::default())
+            .unwrap()
+            .segments
+        {
             let words: Vec<&str> = segment.words.iter().map(|w| w.text.as_str()).collect();
             assert_eq!(words.join(" "), segment.text);
             let mut last = segment.start;
@@ -95,7 +102,10 @@ fn silence_is_no_speech() {
         MAX_SECONDS * SAMPLE_RATE,
     ] {
         assert_eq!(
-            model.transcribe(&vec![0.0; length]).unwrap(),
+            model
+                .transcribe(&vec![0.0; length], &Speech::default())
+                .unwrap()
+                .segments,
             [],
             "{length} samples"
         );
@@ -108,12 +118,24 @@ fn calls_side_by_side_do_not_disturb_each_other() {
     let clips = clips();
     let alone: Vec<_> = clips
         .iter()
-        .map(|c| model.transcribe(&samples(c)).unwrap())
+        .map(|c| {
+            model
+                .transcribe(&samples(c), &Speech::default())
+                .unwrap()
+                .segments
+        })
         .collect();
     std::thread::scope(|scope| {
         let calls: Vec<_> = clips
             .iter()
-            .map(|clip| scope.spawn(|| model.transcribe(&samples(clip)).unwrap()))
+            .map(|clip| {
+                scope.spawn(|| {
+                    model
+                        .transcribe(&samples(clip), &Speech::default())
+                        .unwrap()
+                        .segments
+                })
+            })
             .collect();
         for (call, alone) in calls.into_iter().zip(alone) {
             assert_eq!(call.join().unwrap(), alone);
@@ -124,7 +146,10 @@ fn calls_side_by_side_do_not_disturb_each_other() {
 #[test]
 fn too_long_audio_is_refused() {
     let error = load(1)
-        .transcribe(&vec![0.0; MAX_SECONDS * SAMPLE_RATE + 1])
+        .transcribe(
+            &vec![0.0; MAX_SECONDS * SAMPLE_RATE + 1],
+            &Speech::default(),
+        )
         .unwrap_err();
     assert!(error.to_string().contains("at most 28 s"), "{error}");
 }

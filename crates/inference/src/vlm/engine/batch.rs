@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::reply::{Answer, Outcome, Reply};
-use crate::InferenceError;
+use crate::describe::Reply;
 use crate::vlm::Vlm;
 use crate::vlm::cache::Cache;
 use crate::vlm::window::{Begun, most_likely};
+use crate::{Answer, InferenceError, Outcome};
 
 /// An answer that grows.
 pub(super) struct Sequence {

@@ -2,23 +2,20 @@
 //!
 //! A window is submitted with everything that is asked about it; the answers come through a channel. Verdicts never wait
 //! behind descriptions, descriptions are decoded together, streams take turns, and what is too old is given up: if
-//! questions alone keep the model busy, descriptions end as [`Outcome::Expired`].
+//! questions alone keep the model busy, descriptions end as [`Outcome::Expired`](crate::Outcome).
 
 mod batch;
 mod probe;
 mod queue;
-mod reply;
 mod schedule;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-pub use reply::{Answer, Answers, Outcome};
-
 use super::{View, Vlm};
-use crate::{InferenceError, RgbImage};
-use reply::Reply;
+use crate::describe::Reply;
+use crate::{About, Answers, Describer, InferenceError, Job, Prompt, RgbImage, SubmitError};
 use schedule::{Schedule, Work};
 
 /// How much an [`Engine`] takes on.
@@ -43,9 +40,9 @@ impl Default for EngineOptions {
     }
 }
 
-/// A window with all that is asked about it.
+/// A [`Job`] with its frames decoded.
 #[derive(Debug, Clone)]
-pub struct Job {
+pub struct Task {
     /// Whose window it is: streams take turns.
     pub stream: String,
     /// Its frames, in order of time.
@@ -57,9 +54,7 @@ pub struct Job {
     /// Events to judge.
     pub questions: Vec<String>,
     /// What to describe.
-    pub prompts: Vec<String>,
-    /// Most tokens of each description.
-    pub max_new_tokens: usize,
+    pub prompts: Vec<Prompt>,
     /// When nobody wants the answers any more, in microseconds of the engine's clock.
     pub expires_us: Option<i64>,
 }
@@ -84,26 +79,12 @@ pub enum Step {
     Failed,
 }
 
-/// Why a window was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
-    /// As many windows wait as may.
-    #[error("the model is busy with as many windows as it may take on: try again later")]
-    Busy,
-    /// The engine has stopped.
-    #[error("the model's engine has stopped")]
-    Stopped,
-    /// The model cannot take this window, now or later.
-    #[error("the model cannot take this window")]
-    Invalid(#[source] InferenceError),
-}
-
 /// Tells the time in microseconds, by whatever clock `expires_us` of jobs is in.
 pub type Now = Box<dyn Fn() -> i64 + Send>;
 /// Called by the engine's thread after every step, which waits for it: for metrics and tests.
 pub type OnStep = Box<dyn FnMut(Step) + Send>;
 
-/// A model with its own thread. Dropping it ends what is under way as [`Outcome::Stopped`].
+/// A model with its own thread. Dropping it ends what is under way as [`Outcome::Stopped`](crate::Outcome).
 pub struct Engine {
     model: Arc<Vlm>,
     options: EngineOptions,
@@ -169,9 +150,9 @@ impl Engine {
 
     /// Takes a window on. Scales its frames before it returns, so call it where a thread may be busy for some
     /// milliseconds. A question or prompt that the model cannot take is answered so; the others are not touched by it.
-    pub fn submit(&self, job: Job) -> Result<Answers, SubmitError> {
+    pub fn submit_task(&self, task: &Task) -> Result<Answers, SubmitError> {
         let taken = self.jobs.fetch_add(1, Ordering::Relaxed);
-        let expected = job.questions.len() + job.prompts.len();
+        let expected = task.questions.len() + task.prompts.len();
         // From here on the reply counts the job down when it ends.
         let (reply, answers) = Reply::new(expected, Arc::clone(&self.jobs));
         if taken >= self.options.max_jobs {
@@ -179,9 +160,9 @@ impl Engine {
         }
         let prepared = self
             .model
-            .prepare(&job.frames, job.seconds, job.view)
+            .prepare(&task.frames, task.seconds, task.view)
             .map_err(SubmitError::Invalid)?;
-        let work = Work::new(&self.model, &job, prepared, reply);
+        let work = Work::new(&self.model, task, prepared, reply);
         if work.places() > self.options.cache_tokens / 2 {
             let problem = format!(
                 "the window needs {} tokens of cache and may have {}: use fewer frames or give the model more cache",
@@ -200,6 +181,36 @@ impl Engine {
         inbox.arrived.push(work);
         self.shared.changed.notify_one();
         Ok(answers)
+    }
+}
+
+impl Describer for Engine {
+    fn revision(&self) -> &str {
+        self.model.revision()
+    }
+
+    fn reads_text(&self) -> bool {
+        false
+    }
+
+    fn submit(&self, job: Job) -> Result<Answers, SubmitError> {
+        let (jpegs, seconds) = match job.about {
+            About::Window { jpegs, seconds } => (jpegs, seconds),
+            About::Text(_) => {
+                let problem = "this model does not read texts".to_owned();
+                return Err(SubmitError::Invalid(InferenceError::InvalidInput(problem)));
+            }
+        };
+        let frames: Result<_, _> = jpegs.iter().map(|jpeg| RgbImage::from_jpeg(jpeg)).collect();
+        self.submit_task(&Task {
+            stream: job.stream,
+            frames: frames.map_err(SubmitError::Invalid)?,
+            seconds,
+            view: View::default(),
+            questions: job.questions,
+            prompts: job.prompts,
+            expires_us: job.expires_us,
+        })
     }
 }
 

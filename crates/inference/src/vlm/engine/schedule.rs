@@ -8,12 +8,25 @@ use std::sync::Arc;
 
 use super::batch::{Batches, Sequence};
 use super::queue::FairQueue;
-use super::reply::{Answer, Outcome, Reply};
-use super::{EngineOptions, Job, Step};
-use crate::InferenceError;
+use super::{EngineOptions, Step, Task};
+use crate::describe::Reply;
 use crate::vlm::Vlm;
 use crate::vlm::cache::Cache;
 use crate::vlm::window::{Prepared, question};
+use crate::{Answer, InferenceError, Outcome};
+
+/// What is to be described.
+pub(super) struct Asked {
+    suffix: Vec<u32>,
+    max_new_tokens: usize,
+}
+
+impl Asked {
+    /// Places that it takes in the cache behind the prefix.
+    fn places(&self) -> usize {
+        self.suffix.len() + self.max_new_tokens
+    }
+}
 
 /// A window on its way through the engine.
 pub(super) struct Work {
@@ -21,8 +34,7 @@ pub(super) struct Work {
     pub(super) prepared: Prepared,
     /// Number and tokens of what is still to be judged, and to be described.
     pub(super) questions: VecDeque<(usize, Vec<u32>)>,
-    pub(super) prompts: VecDeque<(usize, Vec<u32>)>,
-    pub(super) max_new_tokens: usize,
+    pub(super) prompts: VecDeque<(usize, Asked)>,
     /// When nobody wants its answers any more, in the clock's microseconds.
     pub(super) expires_us: Option<i64>,
     pub(super) reply: Arc<Reply>,
@@ -34,10 +46,10 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// All that `job` asks; what the model cannot take is answered so at once.
-    pub(super) fn new(model: &Vlm, job: &Job, prepared: Prepared, reply: Arc<Reply>) -> Self {
+    /// All that `task` asks; what the model cannot take is answered so at once.
+    pub(super) fn new(model: &Vlm, task: &Task, prepared: Prepared, reply: Arc<Reply>) -> Self {
         let mut questions = VecDeque::new();
-        for (number, event) in job.questions.iter().enumerate() {
+        for (number, event) in task.questions.iter().enumerate() {
             match model.suffix(&prepared, &question(event)) {
                 Ok(suffix) => questions.push_back((number, suffix)),
                 Err(error) => reply.send(Answer::Verdict {
@@ -47,9 +59,15 @@ impl Work {
             }
         }
         let mut prompts = VecDeque::new();
-        for (number, prompt) in job.prompts.iter().enumerate() {
-            match model.suffix(&prepared, prompt) {
-                Ok(suffix) => prompts.push_back((number, suffix)),
+        for (number, prompt) in task.prompts.iter().enumerate() {
+            match model.suffix(&prepared, &prompt.text) {
+                Ok(suffix) => prompts.push_back((
+                    number,
+                    Asked {
+                        suffix,
+                        max_new_tokens: prompt.max_new_tokens,
+                    },
+                )),
                 Err(error) => reply.send(Answer::Text {
                     prompt: number,
                     text: Err(error),
@@ -57,12 +75,11 @@ impl Work {
             }
         }
         Self {
-            stream: job.stream.clone(),
+            stream: task.stream.clone(),
             prepared,
             questions,
             prompts,
-            max_new_tokens: job.max_new_tokens,
-            expires_us: job.expires_us,
+            expires_us: task.expires_us,
             reply,
             features: Vec::new(),
             encoded: 0,
@@ -77,16 +94,14 @@ impl Work {
 
     /// Places that its next answer may come to take.
     fn next_answer(&self) -> usize {
-        let suffix = self.prompts.front().map_or(0, |(_, suffix)| suffix.len());
-        self.prefix() + suffix + self.max_new_tokens
+        self.prefix() + self.prompts.front().map_or(0, |(_, asked)| asked.places())
     }
 
     /// Places that it needs at most at once: its prefix beside its longest question or answer.
     pub(super) fn places(&self) -> usize {
-        let longest = |of: &VecDeque<(usize, Vec<u32>)>| of.iter().map(|(_, s)| s.len()).max();
-        let answer = longest(&self.prompts).map_or(0, |suffix| suffix + self.max_new_tokens);
-        let question = longest(&self.questions).unwrap_or(0);
-        2 * self.prefix() + answer.max(question)
+        let answers = self.prompts.iter().map(|(_, asked)| asked.places());
+        let questions = self.questions.iter().map(|(_, suffix)| suffix.len());
+        2 * self.prefix() + answers.chain(questions).max().unwrap_or(0)
     }
 
     /// Does the next part of getting ready to be asked: one picture, or the prefix.
@@ -223,12 +238,11 @@ impl Schedule {
             }
             Err(error) => return failed(&work, error),
         }
-        let (Some((prompt, suffix)), Some((cache, next))) =
-            (work.prompts.pop_front(), &work.opened)
+        let (Some((prompt, asked)), Some((cache, next))) = (work.prompts.pop_front(), &work.opened)
         else {
             return Step::Begin;
         };
-        let begun = match self.model.begin(&suffix, cache, *next) {
+        let begun = match self.model.begin(&asked.suffix, cache, *next) {
             Ok(begun) => begun,
             Err(error) => return failed(&work, error),
         };
@@ -236,7 +250,7 @@ impl Schedule {
         let sequence = Sequence::new(
             Arc::clone(&work.reply),
             prompt,
-            work.max_new_tokens.min(room),
+            asked.max_new_tokens.min(room),
             begun.next,
         );
         self.batches.join(sequence, begun, &self.model);
@@ -283,10 +297,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::{Schedule, Work};
-    use crate::vlm::engine::reply::{Answer, Reply};
-    use crate::vlm::engine::{EngineOptions, Job, Step};
+    use crate::describe::Reply;
+    use crate::vlm::engine::{EngineOptions, Step, Task};
     use crate::vlm::{View, Vlm, VlmOptions};
-    use crate::{RgbImage, WindowSession, onnx};
+    use crate::{Answer, Prompt, RgbImage, onnx};
 
     fn model() -> Arc<Vlm> {
         #[expect(clippy::disallowed_methods, reason = "a test's only configuration")]
@@ -296,16 +310,18 @@ mod tests {
         Arc::new(Vlm::load(&directory, &VlmOptions::default()).unwrap())
     }
 
-    fn job(frames: usize) -> Job {
+    fn task(frames: usize) -> Task {
         let frame = RgbImage::new(64, 64, (0..64 * 64 * 3).map(|i| i as u8).collect()).unwrap();
-        Job {
+        Task {
             stream: "a".to_owned(),
             frames: vec![frame; frames],
             seconds: 5.0,
             view: View::Video,
             questions: Vec::new(),
-            prompts: vec!["Describe the scene".to_owned()],
-            max_new_tokens: 6,
+            prompts: vec![Prompt {
+                text: "Describe the scene".to_owned(),
+                max_new_tokens: 6,
+            }],
             expires_us: None,
         }
     }
@@ -317,10 +333,10 @@ mod tests {
         let mut schedule = Schedule::new(Arc::clone(&model), &EngineOptions::default(), false);
         let mut answers = Vec::new();
         for frames in [1, 2, 1] {
-            let job = job(frames);
+            let task = task(frames);
             let (reply, receiver) = Reply::new(1, Arc::default());
-            let prepared = model.prepare(&job.frames, 5.0, View::Video).unwrap();
-            schedule.add(Work::new(&model, &job, prepared, reply));
+            let prepared = model.prepare(&task.frames, 5.0, View::Video).unwrap();
+            schedule.add(Work::new(&model, &task, prepared, reply));
             answers.push((frames, receiver));
         }
         let mut together: Vec<usize> = std::iter::from_fn(|| schedule.step())
@@ -333,7 +349,9 @@ mod tests {
         together.dedup();
         assert_eq!(together, [1, 2]);
         for (frames, mut receiver) in answers {
-            let mut window = model.window(&job(frames).frames, 5.0, View::Video).unwrap();
+            let window = model
+                .window(&task(frames).frames, 5.0, View::Video)
+                .unwrap();
             let alone = window.describe("Describe the scene", 6).unwrap();
             match receiver.try_next() {
                 Some(Answer::Text { text, .. }) => assert_eq!(text.unwrap(), alone),

@@ -1,13 +1,65 @@
-//! The way back to who submitted a window: every answer as it is known, and how it ended.
+//! What is asked of a model that looks at windows or reads, and how its answers come back.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::InferenceError;
 
-/// What is known of a window. Verdicts come before texts; [`Answer::Ended`] comes last.
+/// A model that looks at the frames of a window, or reads a text, and judges and describes.
+pub trait Describer: Send + Sync {
+    /// Stable identifier of the loaded model: 16 hexadecimal digits over all that its answers depend on.
+    fn revision(&self) -> &str;
+
+    /// Whether it answers about a text alone.
+    fn reads_text(&self) -> bool;
+
+    /// Takes a job on. May be busy for some milliseconds, because it decodes pictures: call it where a thread may block. A
+    /// question or prompt that the model cannot take is answered so; the others are not touched by it.
+    fn submit(&self, job: Job) -> Result<Answers, SubmitError>;
+}
+
+/// Something to look at or read, with all that is asked about it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Whose it is: streams take turns.
+    pub stream: String,
+    /// What is asked about.
+    pub about: About,
+    /// Events to judge.
+    pub questions: Vec<String>,
+    /// What to describe.
+    pub prompts: Vec<Prompt>,
+    /// When nobody wants the answers any more, in microseconds of the backend's clock.
+    pub expires_us: Option<i64>,
+}
+
+/// What a job is about.
+#[derive(Debug, Clone)]
+pub enum About {
+    /// A window of pictures.
+    Window {
+        /// Its frames as JPEG, in order of time.
+        jpegs: Vec<Bytes>,
+        /// Length of the window.
+        seconds: f64,
+    },
+    /// What was said.
+    Text(String),
+}
+
+/// What to describe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// In whose words.
+    pub text: String,
+    /// Most tokens of the answer.
+    pub max_new_tokens: usize,
+}
+
+/// What is known of a job. Verdicts come before texts; [`Answer::Ended`] comes last.
 #[derive(Debug)]
 pub enum Answer {
     /// A question was judged.
@@ -37,8 +89,22 @@ pub enum Outcome {
     Expired,
     /// The model failed while it computed.
     Failed(InferenceError),
-    /// The engine stopped.
+    /// The model was stopped.
     Stopped,
+}
+
+/// Why a job was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// As many jobs wait as may.
+    #[error("the model is busy with as many windows as it may take on: try again later")]
+    Busy,
+    /// The model has stopped.
+    #[error("the model has stopped")]
+    Stopped,
+    /// The model cannot take this job, now or later.
+    #[error("the model cannot take this window")]
+    Invalid(#[source] InferenceError),
 }
 
 /// The answers to one job, in order. Dropping it gives the job up.
@@ -63,7 +129,7 @@ impl Answers {
 }
 
 /// Where the answers to a job go. When the last part of the job lets go of it, the end is told.
-pub(super) struct Reply {
+pub(crate) struct Reply {
     answers: Sender<Answer>,
     missing: AtomicUsize,
     outcome: Mutex<Option<Outcome>>,
@@ -72,7 +138,7 @@ pub(super) struct Reply {
 
 impl Reply {
     /// For a job with `expected` questions and prompts; `jobs` counts those that have not ended.
-    pub(super) fn new(expected: usize, jobs: Arc<AtomicUsize>) -> (Arc<Self>, Answers) {
+    pub(crate) fn new(expected: usize, jobs: Arc<AtomicUsize>) -> (Arc<Self>, Answers) {
         // Room for every answer and the end: sending never waits.
         let (answers, receiver) = channel(expected + 1);
         let reply = Self {
@@ -84,20 +150,20 @@ impl Reply {
         (Arc::new(reply), Answers(receiver))
     }
 
-    pub(super) fn send(&self, answer: Answer) {
+    pub(crate) fn send(&self, answer: Answer) {
         self.missing.fetch_sub(1, Ordering::Relaxed);
         // Nobody waits any more: then there is nobody to tell.
         let _ = self.answers.try_send(answer);
     }
 
     /// Why the answers that are missing will not come; the first reason counts.
-    pub(super) fn end(&self, outcome: Outcome) {
+    pub(crate) fn end(&self, outcome: Outcome) {
         let mut kept = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         kept.get_or_insert(outcome);
     }
 
     /// Whether anybody waits for answers.
-    pub(super) fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         !self.answers.is_closed()
     }
 }

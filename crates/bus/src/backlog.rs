@@ -1,5 +1,7 @@
 //! Looking at a stream: how much is still to be done, and what came last.
 
+use std::collections::HashMap;
+
 use async_nats::jetstream::consumer;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use futures::TryStreamExt;
@@ -13,7 +15,35 @@ use crate::subjects::Subject;
 /// How often consumers are listed before it fails.
 const LISTINGS: u32 = 3;
 
+/// How far a durable consumer is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Messages that nobody has settled yet: they wait, are worked on, or were put back for later.
+    pub open: u64,
+    /// The sequence of the newest message that was given out; 0 if none was.
+    pub taken: u64,
+    /// Every message up to this sequence is settled.
+    pub settled: u64,
+}
+
 impl Bus {
+    /// How far each durable consumer of a stream is, by its name.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn places(&self, name: StreamName) -> Result<HashMap<String, Place>, BusError> {
+        let infos = self.consumers(name).await?.into_iter();
+        let places = infos.filter_map(|info| {
+            let place = Place {
+                open: info.num_pending + info.num_ack_pending as u64,
+                taken: info.delivered.stream_sequence,
+                settled: info.ack_floor.stream_sequence,
+            };
+            Some((info.config.durable_name?, place))
+        });
+        Ok(places.collect())
+    }
+
     /// How many messages of a stream its durable consumers have not yet settled: waiting, being worked on, or put back for
     /// later.
     ///

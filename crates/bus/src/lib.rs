@@ -19,6 +19,7 @@ mod subjects;
 mod work;
 
 pub use ask::Ask;
+pub use backlog::Place;
 pub use connection::{Bus, BusConfig};
 pub use error::BusError;
 pub use in_order::{BatchHandler, work_in_order};

@@ -184,7 +184,10 @@ try {
 
   // The other pages.
   await go('System');
-  await page.getByRole('table').first().waitFor();
+  const rows = (table) => page.getByRole('group', { name: table }).locator('tbody tr').allInnerTexts();
+  await page.getByRole('group', { name: 'Table of queues' }).waitFor();
+  seen.workers = await rows('Table of workers');
+  seen.queues = await rows('Table of queues');
   await button(/^Test call/).click();
   seen.test_call = await page.getByText(/^It answered /).innerText();
   await button(/^Show the secret/).click();

@@ -9,7 +9,7 @@ use sightline_catalog::Catalog;
 use sightline_proto::ids;
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{
-    AlertRecord, EventRecord, Observation, RtStreamRecord, VerdictBody,
+    AlertRecord, EventRecord, Observation, RtStreamRecord, SceneBody, VerdictBody,
 };
 use sightline_proto::v1::{Alert, DeliveryMode, Event, RtStream, alert};
 use sightline_testkit::oracle::Ledger;
@@ -29,21 +29,44 @@ const COUNTS: [bool; 12] = [
 /// First windows of the firings.
 const FIRST: [usize; 3] = [1, 4, 7];
 
-/// Between a firing's observation, its delivery, the state, the post, and the acknowledgements; with how many times each is
-/// passed at least: verdicts are evaluated in batches, and all of these may be one.
-fn places(partition: u32, endpoint: &str) -> [(String, usize); 10] {
-    [
-        ("alerts.before_firing".to_owned(), 3),
-        ("alerts.after_firing".to_owned(), 3),
-        ("alerts.after_delivery".to_owned(), 3),
-        ("alerts.after_state".to_owned(), 1),
-        (format!("alerts-{partition}.after_ack"), 1),
-        ("alerts.before_post".to_owned(), 3),
-        ("alerts.after_post".to_owned(), 3),
-        (format!("deliver-{endpoint}.before_output"), 3),
-        (format!("deliver-{endpoint}.before_ack"), 3),
-        (format!("deliver-{endpoint}.after_ack"), 3),
-    ]
+/// Where the service dies: between a firing's observation, its delivery, the state, the post, and the acknowledgements.
+struct Place {
+    failpoint: String,
+    /// How many times a run passes it at least: verdicts are evaluated in batches, and all of these may be one.
+    passes: usize,
+    mode: DeliveryMode,
+}
+
+/// Firings are delivered at once, or held back for their explanation, which follows here.
+fn places(partition: u32, endpoint: &str) -> Vec<Place> {
+    let (first, complete) = (DeliveryMode::First, DeliveryMode::Complete);
+    let deliver = format!("deliver-{endpoint}");
+    let places = [
+        ("alerts.before_firing", 3, first),
+        ("alerts.after_firing", 3, first),
+        ("alerts.after_delivery", 3, first),
+        ("alerts.after_state", 1, first),
+        (&*format!("alerts-{partition}.after_ack"), 1, first),
+        ("alerts.before_post", 3, first),
+        ("alerts.after_post", 3, first),
+        (&*format!("{deliver}.before_output"), 3, first),
+        (&*format!("{deliver}.before_ack"), 3, first),
+        (&*format!("{deliver}.after_ack"), 3, first),
+        ("alerts.after_explaining", 3, complete),
+        ("alerts.after_delivery", 3, complete),
+        ("enrich-hold.before_output", 3, complete),
+        ("enrich-hold.before_ack", 3, complete),
+        ("enrich-hold.after_ack", 3, complete),
+        ("enrich-follow.before_output", 3, complete),
+        ("enrich-follow.before_ack", 3, complete),
+        ("enrich-follow.after_ack", 3, complete),
+    ];
+    let place = |(failpoint, passes, mode): (&str, usize, DeliveryMode)| Place {
+        failpoint: failpoint.to_owned(),
+        passes,
+        mode,
+    };
+    places.into_iter().map(place).collect()
 }
 
 /// A platform that is nothing but a bus, with receivers.
@@ -66,40 +89,59 @@ impl Scene {
     /// Kills the service at a place, at another pass with each number, and starts it again.
     async fn run(&self, number: usize, place: usize) -> Result<()> {
         let stream = format!("rts-019ac3d0-0000-7000-8000-{number:012}");
-        self.alert(&stream, number).await?;
-        let url = self.receiver.url();
-        let places = places(
-            self.catalog.partition_of(&stream),
-            &ids::endpoint_id("", &url),
-        );
-        let (place, passes) = &places[place];
-        let armed = format!("{place}={}", 1 + number % passes);
+        let endpoint = ids::endpoint_id("", &self.receiver.url());
+        let places = places(self.catalog.partition_of(&stream), &endpoint);
+        let Place {
+            failpoint,
+            passes,
+            mode,
+        } = &places[place];
+        self.alert(&stream, number, *mode).await?;
+        let armed = format!("{failpoint}={}", 1 + number % passes);
         let (mut killed, _) = self.ground.role("alerts", &["--failpoint", &armed]).await?;
         self.judge(&stream, number).await?;
-        let status = killed.ended().await.with_context(|| armed.clone())?;
-        ensure!(!status.success(), "it ended by itself at {armed}");
-
-        let (mut alerts, _) = self.ground.role("alerts", &[]).await?;
-        let expected: BTreeSet<String> = FIRST
+        let fired: BTreeSet<String> = FIRST
             .iter()
             .map(|&first| {
                 let start_us = EPOCH_US + first as i64 * WINDOW_US;
                 ids::firing_id(&format!("alr-{number}"), EPOCH_US, start_us)
             })
             .collect();
-        until(&format!("all firings after {armed}"), async || {
-            let told = self.told(number).await?;
-            Ok(told.is_superset(&expected).then_some(()))
-        })
-        .await?;
+        let follows = failpoint.starts_with("enrich-follow");
+        if follows {
+            self.come(number, &fired, &armed).await?;
+            self.caption(&stream, number).await?;
+        }
+        let status = killed.ended().await.with_context(|| armed.clone())?;
+        ensure!(!status.success(), "it ended by itself at {armed}");
+
+        let (mut alerts, _) = self.ground.role("alerts", &[]).await?;
+        self.come(number, &fired, &armed).await?;
+        let mut expected = fired.clone();
+        if *mode == DeliveryMode::Complete {
+            if !follows {
+                self.caption(&stream, number).await?;
+            }
+            expected.extend(fired.iter().map(|id| format!("{id}_enriched")));
+            self.come(number, &expected, &armed).await?;
+        }
         self.ground.drained().await?;
         ensure!(alerts.terminate().await?.success(), "{:#?}", alerts.log());
         // Nothing else was told, and nothing else is recorded.
         assert_eq!(self.told(number).await?, expected, "{armed}");
         let ledger = Ledger::read(&self.ground.bus, &stream).await?;
         let recorded: BTreeSet<String> = ledger.firings().into_iter().collect();
-        assert_eq!(recorded, expected, "{armed}");
+        assert_eq!(recorded, fired, "{armed}");
         Ok(())
+    }
+
+    /// Waits until all of these have come.
+    async fn come(&self, number: usize, expected: &BTreeSet<String>, armed: &str) -> Result<()> {
+        until(&format!("all messages, killed at {armed}"), async || {
+            let told = self.told(number).await?;
+            Ok(told.is_superset(expected).then_some(()))
+        })
+        .await
     }
 
     /// The ids of webhooks of an alert that have come.
@@ -110,7 +152,7 @@ impl Scene {
         Ok(own.map(|webhook| webhook.id).collect())
     }
 
-    async fn alert(&self, stream: &str, number: usize) -> Result<()> {
+    async fn alert(&self, stream: &str, number: usize, mode: DeliveryMode) -> Result<()> {
         let event = Event {
             id: format!("evt-{number}"),
             prompt: "Detect smoke".to_owned(),
@@ -125,7 +167,7 @@ impl Scene {
             callback_url: self.receiver.url(),
             state: alert::State::Enabled.into(),
             threshold: 0.5,
-            delivery: DeliveryMode::First.into(),
+            delivery: mode.into(),
             ..Alert::default()
         };
         let rtstream = RtStream {
@@ -153,43 +195,79 @@ impl Scene {
 
     async fn judge(&self, stream: &str, number: usize) -> Result<()> {
         let event_id = format!("evt-{number}");
+        for (window, counts) in COUNTS.into_iter().enumerate() {
+            let body = VerdictBody {
+                index_id: format!("idx-{number}"),
+                event_id: event_id.clone(),
+                probability: if counts { 0.9 } else { 0.1 },
+                window: window as u64,
+                ..VerdictBody::default()
+            };
+            let (kind, body) = (ObservationKind::Verdict, Body::Verdict(body));
+            self.observe(stream, window, kind, &event_id, body).await?;
+        }
+        Ok(())
+    }
+
+    /// What the index says of each firing's first window.
+    async fn caption(&self, stream: &str, number: usize) -> Result<()> {
+        let index_id = format!("idx-{number}");
+        for window in FIRST {
+            let body = SceneBody {
+                index_id: index_id.clone(),
+                text: "Smoke rises behind a parked van.".to_owned(),
+                window: window as u64,
+                ..SceneBody::default()
+            };
+            let (kind, body) = (ObservationKind::Scene, Body::Scene(body));
+            self.observe(stream, window, kind, &index_id, body).await?;
+        }
+        Ok(())
+    }
+
+    async fn observe(
+        &self,
+        stream: &str,
+        window: usize,
+        kind: ObservationKind,
+        answers: &str,
+        body: Body,
+    ) -> Result<()> {
+        let start_us = EPOCH_US + window as i64 * WINDOW_US;
+        let id = ids::observation_id(kind.as_str(), stream, EPOCH_US, start_us, answers, 0, "m");
+        let observation = Observation {
+            id,
+            rtstream_id: stream.to_owned(),
+            epoch_us: EPOCH_US,
+            start_us,
+            end_us: start_us + WINDOW_US,
+            body: Some(body),
+            ..Observation::default()
+        };
         let subject = Subject::Observation {
             partition: self.catalog.partition_of(stream),
-            kind: ObservationKind::Verdict,
+            kind,
             rtstream: stream.to_owned(),
         };
-        for (window, counts) in COUNTS.into_iter().enumerate() {
-            let start_us = EPOCH_US + window as i64 * WINDOW_US;
-            let verdict = Observation {
-                id: ids::observation_id("verdict", stream, EPOCH_US, start_us, &event_id, 0, "m"),
-                rtstream_id: stream.to_owned(),
-                epoch_us: EPOCH_US,
-                start_us,
-                end_us: start_us + WINDOW_US,
-                body: Some(Body::Verdict(VerdictBody {
-                    index_id: format!("idx-{number}"),
-                    event_id: event_id.clone(),
-                    probability: if counts { 0.9 } else { 0.1 },
-                    window: window as u64,
-                    ..VerdictBody::default()
-                })),
-                ..Observation::default()
-            };
-            self.ground
-                .bus
-                .publish(&subject, &verdict.id, &verdict)
-                .await?;
-        }
+        let bus = &self.ground.bus;
+        bus.publish(&subject, &observation.id, &observation).await?;
         Ok(())
     }
 }
 
-/// Kills at each place so many times, the places side by side: what was held by a killed process is only delivered again after
-/// some seconds.
+/// Places that are tried side by side: what was held by a killed process is only delivered again after some seconds.
+const SIDE_BY_SIDE: usize = 9;
+
+/// Kills at each place so many times.
 async fn check(rounds: usize) -> Result<()> {
     let killing = async {
         let mut killing = JoinSet::new();
         for place in 0..places(0, "").len() {
+            if killing.len() == SIDE_BY_SIDE
+                && let Some(killed) = killing.join_next().await
+            {
+                killed??;
+            }
             killing.spawn_local(kill_at(place, rounds));
         }
         while let Some(killed) = killing.join_next().await {
@@ -216,5 +294,5 @@ async fn a_kill_anywhere_loses_and_invents_no_firing() -> Result<()> {
 /// Too long for every run of the tests: `make endurance`.
 #[tokio::test]
 async fn two_hundred_kills_lose_and_invent_no_firing() -> Result<()> {
-    check(20).await
+    check(12).await
 }

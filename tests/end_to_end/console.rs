@@ -160,6 +160,21 @@ fn judged(seen: &Value) -> Result<()> {
         let said = said.context(pointer)?;
         ensure!(said.contains(words), "{pointer}: {said}");
     }
+    // Every role is there, those with a model name it, and the queues say how much waits.
+    for (table, words) in [
+        ("workers", "gateway"),
+        ("workers", "embeddings"),
+        ("workers", "alerts"),
+        ("workers", "ingest"),
+        ("workers", "demo-vlm"),
+        ("workers", "whisper"),
+        ("queues", "caption-demo-vlm"),
+        ("queues", "transcribe-whisper"),
+    ] {
+        let rows = seen[table].as_array().context(table)?.iter();
+        let mut rows = rows.filter_map(Value::as_str);
+        ensure!(rows.any(|row| row.contains(words)), "{words}: {seen:#}");
+    }
     // They went on after the connection was lost.
     let verdicts = ["/verdicts_before", "/verdicts"].map(|name| number(seen, name));
     ensure!(verdicts[0] >= 1.0 && verdicts[1] > verdicts[0], "{seen:#}");

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,12 +41,23 @@ pub const EPOCH_US: i64 = 1_795_514_400_000_000;
 /// What stops a service, and what waits for it.
 pub type Running = (Shutdown, JoinHandle<Result<(), sightline_alerts::Error>>);
 
+/// The machine's clock, ahead by so many microseconds.
+#[derive(Clone, Default)]
+pub struct Ahead(pub Arc<AtomicI64>);
+
+impl Clock for Ahead {
+    fn now_us(&self) -> i64 {
+        SystemClock.now_us() + self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A running service with the parts around it.
 pub struct Platform {
     pub bus: Bus,
     pub catalog: Catalog,
     pub metrics: Metrics,
     pub seal: SealKey,
+    pub clock: Ahead,
     /// What the operator names; from the next start on.
     pub sinks: Vec<Sink>,
     shutdown: Shutdown,
@@ -73,12 +85,14 @@ impl Platform {
         catalog.create(STREAM, &record).await?;
         let metrics = Metrics::default();
         let seal = SealKey::load_or_create(&dir.path().join("seal.key"))?;
-        let (shutdown, service) = serve(&bus, &catalog, &metrics, &seal, &[]);
+        let clock = Ahead::default();
+        let (shutdown, service) = serve(&bus, &catalog, &metrics, &seal, &clock, &[]);
         Ok(Self {
             bus,
             catalog,
             metrics,
             seal,
+            clock,
             sinks: Vec::new(),
             shutdown,
             service,
@@ -109,10 +123,11 @@ impl Platform {
             catalog,
             metrics,
             seal,
+            clock,
             sinks,
             ..
         } = &*self;
-        (self.shutdown, self.service) = serve(bus, catalog, metrics, seal, sinks);
+        (self.shutdown, self.service) = serve(bus, catalog, metrics, seal, clock, sinks);
     }
 
     /// Another process of the service beside it.
@@ -122,6 +137,7 @@ impl Platform {
             &self.catalog,
             &Metrics::default(),
             &self.seal,
+            &self.clock,
             &self.sinks,
         )
     }
@@ -311,6 +327,7 @@ fn serve(
     catalog: &Catalog,
     metrics: &Metrics,
     seal: &SealKey,
+    clock: &Ahead,
     sinks: &[Sink],
 ) -> Running {
     let policy = Policy {
@@ -331,7 +348,7 @@ fn serve(
     let deps = Deps {
         bus: bus.clone(),
         catalog: catalog.clone(),
-        clock: Arc::new(SystemClock),
+        clock: Arc::new(clock.clone()),
         metrics: metrics.clone(),
         egress: Egress::new(policy, timeouts),
         seal: seal.clone(),

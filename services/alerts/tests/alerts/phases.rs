@@ -1,5 +1,7 @@
 //! Which of a firing's messages are delivered when, and what each of them tells.
 
+use std::sync::atomic::Ordering;
+
 use anyhow::{Context, Result};
 use serde_json::Value;
 use sightline_bus::{Ask, ObservationKind, StreamName, Subject};
@@ -201,6 +203,24 @@ async fn what_is_waited_for_survives_a_restart() -> Result<()> {
     platform.begin();
     let enriched = message("enriched", Some(CAPTION), "open");
     assert_eq!(told(&mut receiver).await?, enriched);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_explanation_is_given_up_after_a_minute() -> Result<()> {
+    let (mut platform, mut receiver) = watching(DeliveryMode::Complete).await?;
+    platform.verdict("a", 0, 0.9).await?;
+    assert_eq!(told(&mut receiver).await?, message("fired", None, "open"));
+    platform.stop().await?;
+    platform.clock.0.store(60_000_000, Ordering::Relaxed);
+    platform.begin();
+    // It is not waited for any more, and what comes then is told to nobody.
+    platform.quiet().await?;
+    platform.caption(0, CAPTION).await?;
+    platform.verdict("a", 1, 0.1).await?;
+    platform.closings(1).await?;
+    platform.quiet().await?;
+    assert!(receiver.seen.try_recv().is_err());
     Ok(())
 }
 

@@ -58,7 +58,11 @@ fn main() -> Result<()> {
     let (windows, frames) = (number("WINDOWS", 8)?, number("FRAMES", 2)?);
     let tokens = number("TOKENS", 32)?;
     onnx::init(Path::new(&library))?;
-    let options = VlmOptions { threads, precision };
+    let options = VlmOptions {
+        threads,
+        precision,
+        ..VlmOptions::default()
+    };
     let model = Arc::new(Vlm::load(Path::new(&directory), &options)?);
     let start = |max_batch| Bench::start(&model, max_batch, frames, tokens);
     match scenario.as_str() {

@@ -27,7 +27,14 @@ fn main() -> Result<()> {
     memory("start")?;
     onnx::init(Path::new(&library))?;
     memory("onnx runtime")?;
-    let vlm = Vlm::load(&models.join("demo-vlm"), &VlmOptions { threads, precision })?;
+    let vlm = Vlm::load(
+        &models.join("demo-vlm"),
+        &VlmOptions {
+            threads,
+            precision,
+            ..VlmOptions::default()
+        },
+    )?;
     memory("+ vision-language model")?;
     let embedder = TextEmbedder::load(&models.join("all-minilm-l6-v2"), threads)?;
     memory("+ text embedder")?;

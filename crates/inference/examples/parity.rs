@@ -27,6 +27,7 @@ fn main() -> Result<()> {
         let options = VlmOptions {
             threads: 2,
             precision,
+            ..VlmOptions::default()
         };
         let model = Arc::new(Vlm::load(directory, &options)?);
         let cases = compare::cases(directory);

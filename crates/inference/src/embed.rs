@@ -7,8 +7,9 @@ use fastembed::{
     InitOptionsUserDefined, Pooling, TextEmbedding, TokenizerFiles, UserDefinedEmbeddingModel,
 };
 
+use crate::onnx::{self, Memory};
 use crate::revision::revision;
-use crate::{Embedder, InferenceError, onnx};
+use crate::{Embedder, InferenceError, Placed};
 
 /// As sentence-transformers uses MiniLM; longer texts are cut.
 const MAX_TOKENS: usize = 256;
@@ -40,7 +41,7 @@ impl TextEmbedder {
             UserDefinedEmbeddingModel::new(read(&weights)?, files).with_pooling(Pooling::Mean);
         let options = InitOptionsUserDefined::new()
             .with_environment(onnx::environment()?)
-            .with_execution_providers(vec![onnx::cpu()])
+            .with_execution_providers(onnx::providers(Placed::Cpu, Memory::Returned))
             .with_intra_threads(threads.max(1))
             .with_max_length(MAX_TOKENS)
             .with_session_config("session.intra_op.allow_spinning", "0");

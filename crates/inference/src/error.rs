@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::Device;
+
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a model could not be loaded or run. Load errors name the file and say what to do.
@@ -23,6 +25,15 @@ pub enum InferenceError {
     /// A model was loaded before [`crate::onnx::init`] had succeeded.
     #[error("ONNX Runtime is not initialised: call onnx::init before loading a model")]
     RuntimeNotInitialised,
+
+    /// The device that was asked for cannot be used.
+    #[error("cannot compute on {device}: {problem}")]
+    Device {
+        /// The device.
+        device: Device,
+        /// Why not, and what to do.
+        problem: String,
+    },
 
     /// A file of a model could not be read.
     #[error("cannot read {}: check that the model's directory is complete, or pull it again", .path.display())]

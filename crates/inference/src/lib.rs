@@ -6,15 +6,18 @@
 //! the model computes: from async code, call through `spawn_blocking`.
 
 mod describe;
+mod device;
 pub mod embed;
 mod error;
 mod image;
+mod memory;
 pub mod onnx;
 mod revision;
 pub mod vlm;
 pub mod whisper;
 
 pub use describe::{About, Answer, Answers, Describer, Job, Outcome, Prompt, SubmitError};
+pub use device::{Device, Placed};
 pub use error::InferenceError;
 pub use image::{MAX_IMAGE_EDGE, RgbImage};
 

@@ -8,7 +8,7 @@ use ort::ep::{self, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
 use ort::session::{RunOptions, Session};
 
-use crate::InferenceError;
+use crate::{Device, InferenceError, Placed};
 
 struct Runtime {
     library: PathBuf,
@@ -77,9 +77,12 @@ pub(crate) fn environment() -> Result<Environment, InferenceError> {
     Ok(runtime.environment.clone())
 }
 
-/// The CPU without its arena: an arena keeps the largest size ever asked for, in every session.
-pub(crate) fn cpu() -> ExecutionProviderDispatch {
-    cpu_with(Memory::Returned)
+/// Decides where a model computes, by trying. [`init`] comes first.
+///
+/// # Errors
+/// When a CUDA device is asked for by its number and cannot be used; the error says what is missing.
+pub fn place(device: Device) -> Result<Placed, InferenceError> {
+    device.place(try_cuda)
 }
 
 /// What a session does with the memory of its intermediate results.
@@ -100,14 +103,63 @@ pub(crate) fn giving_back() -> ort::Result<RunOptions> {
     Ok(options)
 }
 
-fn cpu_with(memory: Memory) -> ExecutionProviderDispatch {
+/// What a session on `device` computes with, in order of preference. The CPU is without its arena unless memory is kept:
+/// an arena keeps the largest size ever asked for, in every session.
+pub(crate) fn providers(device: Placed, memory: Memory) -> Vec<ExecutionProviderDispatch> {
     let kept = memory == Memory::Kept;
-    ep::CPU::default().with_arena_allocator(kept).build()
+    let cpu = ep::CPU::default().with_arena_allocator(kept).build();
+    match device {
+        Placed::Cpu => vec![cpu],
+        Placed::Cuda(number) => cuda(number).into_iter().chain([cpu]).collect(),
+    }
 }
 
-/// Opens the model in `file` on the CPU with `threads` threads that sleep when idle.
+/// Its memory grows by what is asked for rather than by doubling, so that several workers fit on one device.
+#[cfg(feature = "cuda-onnx")]
+fn cuda(number: u32) -> Option<ExecutionProviderDispatch> {
+    let number = i32::try_from(number).unwrap_or(i32::MAX);
+    let cuda = ep::CUDA::default()
+        .with_device_id(number)
+        .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
+    Some(cuda.build().error_on_failure())
+}
+
+#[cfg(not(feature = "cuda-onnx"))]
+fn cuda(_number: u32) -> Option<ExecutionProviderDispatch> {
+    None
+}
+
+/// Opens a tiny model on a CUDA device: what is compiled in, a library on the path or a file below /dev says less.
+fn try_cuda(number: u32) -> Result<(), String> {
+    /// y = x + x over one float, in ONNX's format.
+    const TINY: &[u8] = b"\x08\x08:5\n\x0e\n\x01x\n\x01x\x12\x01y\"\x03Add\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\
+        \x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x02\x10\r";
+    if cuda(number).is_none() {
+        return Err(
+            "this sightline was built without the feature cuda; build it with one of the features cuda and cuda-onnx, \
+             or take the device cpu"
+                .to_owned(),
+        );
+    }
+    let environment = environment().map_err(|e| e.to_string())?;
+    let providers = providers(Placed::Cuda(number), Memory::Returned);
+    let open = || {
+        Session::builder(&environment)?
+            .with_execution_providers(providers)?
+            .commit_from_memory(TINY)
+    };
+    open().map(drop).map_err(|e| {
+        format!(
+            "{e}; it takes a driver, the CUDA and cuDNN libraries, and ONNX Runtime as the PyPI wheel onnxruntime-gpu \
+             has it (docs/models.md)"
+        )
+    })
+}
+
+/// Opens the model in `file` on `device` with `threads` threads that sleep when idle.
 pub(crate) fn open_session(
     file: &Path,
+    device: Placed,
     threads: usize,
     memory: Memory,
 ) -> Result<Session, InferenceError> {
@@ -120,7 +172,7 @@ pub(crate) fn open_session(
     let environment = environment()?;
     let open = || -> ort::Result<Session> {
         Session::builder(&environment)?
-            .with_execution_providers([cpu_with(memory)])?
+            .with_execution_providers(providers(device, memory))?
             .with_intra_threads(threads.max(1))?
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)?

@@ -22,7 +22,7 @@ pub use family::View;
 pub use window::Window;
 
 use crate::revision::revision;
-use crate::{InferenceError, RgbImage};
+use crate::{InferenceError, Placed, RgbImage};
 use chat::Chat;
 use family::{Family, Picture};
 use files::Directory;
@@ -41,6 +41,8 @@ pub struct VlmOptions {
     pub threads: usize,
     /// Which of the exported weights to load.
     pub precision: Precision,
+    /// Where it computes: see [`crate::onnx::place`].
+    pub device: Placed,
 }
 
 impl Default for VlmOptions {
@@ -48,6 +50,7 @@ impl Default for VlmOptions {
         Self {
             threads: 1,
             precision: Precision::Fp32,
+            device: Placed::Cpu,
         }
     }
 }

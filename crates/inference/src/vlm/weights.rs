@@ -1,10 +1,9 @@
 //! The files of a model's weights: which belong to a precision, and whether they can be loaded at all.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::InferenceError;
 use crate::vlm::Precision;
+use crate::{InferenceError, memory};
 
 /// The file of graph `name` in `precision`: the first of the usual names that is there.
 pub(super) fn file(directory: &Path, name: &str, precision: Precision) -> PathBuf {
@@ -25,26 +24,7 @@ pub(super) fn checked(files: &[PathBuf]) -> Result<Vec<PathBuf>, InferenceError>
         .iter()
         .flat_map(|file| with_external_data(file))
         .collect();
-    let mut sizes = Vec::new();
-    for path in &all {
-        let size = fs::metadata(path).map_err(|source| InferenceError::Read {
-            path: path.clone(),
-            source,
-        })?;
-        sizes.push(size.len());
-    }
-    let total: u64 = sizes.iter().sum();
-    if let Some(memory) = memory_bytes()
-        && total > memory
-        && let Some((_, largest)) = sizes.iter().zip(&all).max()
-    {
-        let (total, memory) = (total >> 20, memory >> 20);
-        let problem = format!(
-            "with the model's other files it takes {total} MB, but {memory} MB of memory are free: give a \
-             smaller model or precision"
-        );
-        return Err(InferenceError::unsupported(largest, problem));
-    }
+    memory::check(&all, memory::available())?;
     Ok(all)
 }
 
@@ -60,12 +40,4 @@ fn with_external_data(file: &Path) -> Vec<PathBuf> {
     });
     let data = numbered.take_while(|data| data.exists());
     [file.to_owned()].into_iter().chain(data).collect()
-}
-
-/// Memory that could be taken now, where the system says so (Linux).
-fn memory_bytes() -> Option<u64> {
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find(|l| l.starts_with("MemAvailable:"))?;
-    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes * 1024)
 }

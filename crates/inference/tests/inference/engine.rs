@@ -23,6 +23,7 @@ fn model() -> Arc<Vlm> {
     let options = VlmOptions {
         threads: 1,
         precision: Precision::Fp32,
+        ..VlmOptions::default()
     };
     Arc::new(Vlm::load(&models().join("demo-vlm"), &options).unwrap())
 }

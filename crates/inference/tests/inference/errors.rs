@@ -82,6 +82,7 @@ fn missing_files_are_named() {
     let options = VlmOptions {
         threads: 1,
         precision: Precision::Q4,
+        ..VlmOptions::default()
     };
     let result = Vlm::load(&models().join("demo-vlm"), &options);
     check(result, &["onnx/vision_encoder_q4.onnx", "No such file"]);

@@ -14,6 +14,7 @@ fn load(directory: &Path) -> Vlm {
     let options = VlmOptions {
         threads: 1,
         precision: Precision::Fp32,
+        ..VlmOptions::default()
     };
     Vlm::load(directory, &options).unwrap()
 }

@@ -51,7 +51,7 @@ fn load(precision: Precision, threads: usize) -> Vlm {
     init_runtime();
     Vlm::load(
         &models().join("demo-vlm"),
-        &VlmOptions { threads, precision },
+        &VlmOptions { threads, precision, ..VlmOptions::default() },
     )
     .unwrap()
 }

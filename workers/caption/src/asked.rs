@@ -1,43 +1,32 @@
-//! Windows of the past, judged for whoever asks on the bus. They take turns with the windows that come, so that a long backtest
-//! keeps no alert waiting for more than one look.
+//! Windows and texts of the past, judged for whoever asks on the bus. They take turns with the windows that come, as a stream
+//! of its own and one at a time, so that a long backtest keeps no alert waiting for more than one look.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use sightline_bus::{Ask, Bus};
-use sightline_inference::{Describer, InferenceError, RgbImage};
+use sightline_inference::{About, InferenceError, Job};
 use sightline_proto::internal::{JudgeRequest, JudgeResponse};
 use sightline_service::{Shutdown, chain};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+
+use crate::asking::{Asking, Unanswered};
 
 /// Windows that wait for their turn at the same time.
 const AT_ONCE: usize = 1;
 /// How long to hold back when the bus takes no subscription.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// What answering needs.
-pub(crate) struct Judging {
-    pub(crate) bus: Bus,
-    pub(crate) model: String,
-    pub(crate) describer: Arc<dyn Describer>,
-    /// Bounds the threads that look, those of windows that come included.
-    pub(crate) looking: Arc<Semaphore>,
-}
+/// Whose turn it is.
+const STREAM: &str = "past";
 
 /// Answers until shutdown.
-pub(crate) async fn run(judging: Judging, shutdown: Shutdown) {
-    let judging = Arc::new(judging);
+pub(crate) async fn run(bus: &Bus, model: &str, asking: Asking, shutdown: Shutdown) {
     while !shutdown.is_cancelled() {
-        let asked = Arc::clone(&judging);
+        let asked = asking.clone();
         let answer = move |question| {
-            let judging = Arc::clone(&asked);
-            async move { answer(&judging, question).await }
+            let asking = asked.clone();
+            async move { answer(&asking, question).await }
         };
-        let ask = Ask::Judge(&judging.model);
-        let answering = judging.bus.answer(ask, AT_ONCE, &shutdown, answer);
+        let answering = bus.answer(Ask::Judge(model), AT_ONCE, &shutdown, answer);
         if let Err(error) = answering.await {
             tracing::debug!(%error, "windows of the past cannot be judged, trying again");
             sleep(PAUSE).await;
@@ -45,48 +34,49 @@ pub(crate) async fn run(judging: Judging, shutdown: Shutdown) {
     }
 }
 
-async fn answer(judging: &Judging, question: JudgeRequest) -> JudgeResponse {
-    let permit = Arc::clone(&judging.looking).acquire_owned().await;
-    let judged = match permit {
-        Ok(permit) => {
-            let describer = Arc::clone(&judging.describer);
-            let looking = spawn_blocking(move || judge(describer.as_ref(), &question, permit));
-            looking
-                .await
-                .map_err(|error| format!("the model failed: {error}"))
+async fn answer(asking: &Asking, question: JudgeRequest) -> JudgeResponse {
+    let error = match judge(asking, question).await {
+        Ok(probabilities) => {
+            return JudgeResponse {
+                probabilities,
+                model_revision: asking.describer.revision().to_owned(),
+                ..JudgeResponse::default()
+            };
         }
-        Err(closed) => Err(closed.to_string()),
+        Err(Unanswered::Failed(error)) => chain(&error),
+        Err(Unanswered::Stopped(reason)) => reason,
+        Err(Unanswered::Expired) => "the model is too busy".to_owned(),
     };
-    match judged {
-        Ok(Ok(probabilities)) => JudgeResponse {
-            probabilities,
-            model_revision: judging.describer.revision().to_owned(),
-            ..JudgeResponse::default()
-        },
-        Ok(Err(error)) => refused(chain(&error)),
-        Err(reason) => refused(reason),
-    }
-}
-
-fn refused(error: String) -> JudgeResponse {
     JudgeResponse {
         error,
         ..JudgeResponse::default()
     }
 }
 
-/// As windows that come are judged.
-fn judge(
-    describer: &dyn Describer,
-    question: &JudgeRequest,
-    _permit: OwnedSemaphorePermit,
-) -> Result<Vec<f32>, InferenceError> {
-    let jpegs = question.frames.iter().map(|frame| &frame.jpeg);
-    let frames = jpegs
-        .map(|jpeg: &Bytes| RgbImage::from_jpeg(jpeg))
-        .collect::<Result<Vec<_>, _>>()?;
-    let seconds = question.window_us as f64 / 1e6;
-    let mut session = describer.open_window(&frames, seconds)?;
-    let questions = question.questions.iter();
-    questions.map(|asked| session.judge(asked)).collect()
+/// As what comes is judged.
+async fn judge(asking: &Asking, question: JudgeRequest) -> Result<Vec<f32>, Unanswered> {
+    let about = if question.text.is_empty() {
+        About::Window {
+            jpegs: question.frames.into_iter().map(|f| f.jpeg).collect(),
+            seconds: question.window_us as f64 / 1e6,
+        }
+    } else {
+        About::Text(question.text)
+    };
+    let job = Job {
+        stream: STREAM.to_owned(),
+        about,
+        questions: question.questions,
+        prompts: Vec::new(),
+        expires_us: None,
+    };
+    let mut asked = asking.submit(job).await?;
+    let verdicts = asked.verdicts().await?.into_iter().enumerate();
+    let refused = |number| {
+        let reason = format!("question {number} is longer than the model takes");
+        Unanswered::Failed(InferenceError::InvalidInput(reason))
+    };
+    verdicts
+        .map(|(number, verdict)| verdict.ok_or_else(|| refused(number + 1)))
+        .collect()
 }

@@ -1,103 +1,146 @@
-//! Handles one window: what is asked about it, the look at it, and what is published of it in which order.
+//! Handles one window: what is asked about it, and what is published of the answers in which order.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::future::try_join_all;
 use sightline_bus::{ObservationKind, Outgoing, Received, Refusal, Subject};
-use sightline_inference::InferenceError;
-use sightline_proto::internal::{FrameWindow, Observation, Sampling};
-use sightline_service::{chain, failpoint};
-use tokio::sync::{Semaphore, oneshot};
-use tokio::task::{JoinError, spawn_blocking};
+use sightline_inference::{About, InferenceError, Job, Prompt};
+use sightline_proto::ids;
+use sightline_proto::internal::{FrameWindow, Observation, RtStreamRecord, Sampling};
+use sightline_proto::v1::rt_stream::Playback;
+use sightline_service::{Shutdown, chain, failpoint};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
-use crate::look::{Look, Texts, Verdicts};
+use crate::asking::{Asking, Unanswered};
 use crate::metrics::{CaptionMetrics, Outcome, Stage};
 use crate::numbers::Numbers;
-use crate::plan::Plan;
-use crate::{Config, Deps, observations};
+use crate::observations::{self, Text};
+use crate::plan::{Plan, Plans, Wanted};
+use crate::reuse::{Grey, Reuse, grey};
+use crate::{BUDGET, Config, Deps};
 
 /// How long to wait before a window is tried again after a fault that may pass.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long windows under way are waited for at shutdown; the process ends after 30 s. Others are given back.
+const DRAIN: Duration = Duration::from_secs(20);
 
 /// Handles windows.
 pub(crate) struct Handler {
-    config: Config,
     deps: Deps,
+    plans: Plans,
+    asking: Asking,
     metrics: CaptionMetrics,
     numbers: Numbers,
-    /// Bounds the threads that look, those that nobody waits for any more included.
-    looking: Arc<Semaphore>,
+    reuse: Reuse,
+    shutdown: Shutdown,
 }
 
+/// A window with all that is known of it.
+struct Look<'a> {
+    window: &'a FrameWindow,
+    sampling: &'a Sampling,
+    plan: &'a Plan,
+    expires_us: i64,
+    /// Its brightness, if an index wants to know whether it has changed.
+    grey: Option<Grey>,
+}
+
+/// What indexes get described, by prompt.
+type Texts<'a> = BTreeMap<&'a Wanted, Text>;
+
 impl Handler {
-    pub(crate) fn new(config: Config, deps: Deps, looking: Arc<Semaphore>) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        deps: Deps,
+        asking: Asking,
+        metrics: CaptionMetrics,
+        shutdown: Shutdown,
+    ) -> Self {
+        let catalog = deps.catalog.clone();
         Self {
-            metrics: CaptionMetrics::register(&deps.metrics),
+            plans: Plans::new(catalog, config.model, config.max_new_tokens),
             numbers: Numbers::default(),
-            looking,
-            config,
+            reuse: Reuse::default(),
+            asking,
+            metrics,
+            shutdown,
             deps,
         }
     }
 
-    /// Looks at the window, publishes the verdicts and returns the scenes.
-    async fn answer(
-        &self,
-        window: &FrameWindow,
-        sampling: &Sampling,
-        plan: &Plan,
-    ) -> Result<Vec<Outgoing>, Refusal> {
-        let look = self.look(window, sampling, plan).await?;
-        let (verdicts_sent, verdicts) = oneshot::channel();
-        let (publish, published) = oneshot::channel();
-        let looking = spawn_blocking(move || look.run(verdicts_sent, published));
-        // No verdicts come if the look failed; its own result says why.
-        if let Ok(verdicts) = verdicts.await {
-            self.publish(window, plan, verdicts).await?;
-            failpoint::hit("caption.after_verdicts");
-            let _ = publish.send(());
+    /// Has the window judged and described, publishes the verdicts and returns the scenes.
+    async fn answer(&self, look: &Look<'_>) -> Result<Vec<Outgoing>, Unanswered> {
+        let (texts, prompts) = self.reused(look);
+        let job = job(look, &prompts);
+        if job.questions.is_empty() && job.prompts.is_empty() {
+            return Ok(self.scenes(look, &texts));
         }
-        let texts = looking.await.map_err(panicked)?.map_err(refusal)?;
-        Ok(self.scenes(window, plan, texts))
+        let mut asked = self.asking.submit(job).await?;
+        let verdicts = asked.verdicts().await?;
+        self.publish(look, verdicts).await?;
+        failpoint::hit("caption.after_verdicts");
+        let described = asked.texts().await?;
+        let mut texts = texts;
+        for (wanted, text) in prompts.into_iter().zip(described.texts) {
+            if let Some(text) = text {
+                self.keep(look, wanted, &text);
+                texts.insert(
+                    wanted,
+                    Text {
+                        text,
+                        reused: false,
+                    },
+                );
+            }
+        }
+        if described.expired && texts.is_empty() {
+            return Err(Unanswered::Expired);
+        }
+        Ok(self.scenes(look, &texts))
     }
 
-    async fn look(
-        &self,
-        window: &FrameWindow,
-        sampling: &Sampling,
-        plan: &Plan,
-    ) -> Result<Look, Refusal> {
-        let permit = Arc::clone(&self.looking).acquire_owned().await;
-        let permit = permit.map_err(|closed| retry(closed.to_string()))?;
-        Ok(Look {
-            describer: Arc::clone(&self.deps.describer),
-            jpegs: window.frames.iter().map(|f| f.jpeg.clone()).collect(),
-            seconds: sampling.window_us as f64 / 1e6,
-            questions: plan.questions.keys().cloned().collect(),
-            prompts: plan.descriptions.keys().cloned().collect(),
-            max_new_tokens: self.config.max_new_tokens,
-            metrics: self.metrics.clone(),
-            _permit: permit,
-        })
+    /// Texts that all their indexes take over, and what else is to be described.
+    fn reused<'a>(&self, look: &Look<'a>) -> (Texts<'a>, Vec<&'a Wanted>) {
+        let (mut texts, mut prompts) = (Texts::new(), Vec::new());
+        for (wanted, indexes) in &look.plan.descriptions {
+            let taken = look.grey.as_ref().and_then(|grey| {
+                let text = |described| self.reuse.text(wanted, described, grey);
+                let texts: Option<Vec<String>> = indexes.iter().map(text).collect();
+                texts?.pop()
+            });
+            match taken {
+                Some(text) => drop(texts.insert(wanted, Text { text, reused: true })),
+                None => prompts.push(wanted),
+            }
+        }
+        (texts, prompts)
+    }
+
+    fn keep(&self, look: &Look<'_>, wanted: &Wanted, text: &str) {
+        let Some(grey) = &look.grey else {
+            return;
+        };
+        for described in &look.plan.descriptions[wanted] {
+            if described.reuse_below > 0.0 {
+                self.reuse.keep(look.window, wanted, described, grey, text);
+            }
+        }
     }
 
     /// Publishes every verdict and waits until the bus has them.
-    async fn publish(
-        &self,
-        window: &FrameWindow,
-        plan: &Plan,
-        verdicts: Verdicts,
-    ) -> Result<(), Refusal> {
+    async fn publish(&self, look: &Look<'_>, verdicts: Vec<Option<f32>>) -> Result<(), Unanswered> {
         let (revision, now) = (self.deps.describer.revision(), self.deps.clock.now_us());
-        let subject = self.subject(window, ObservationKind::Verdict);
-        let answered = plan.questions.values().zip(verdicts);
+        let subject = self.subject(look.window, ObservationKind::Verdict);
+        let answered = look.plan.questions.values().zip(verdicts);
         let verdicts: Vec<Observation> = answered
             .filter_map(|(watched, probability)| Some((watched, probability?)))
             .flat_map(|(watched, probability)| watched.iter().map(move |w| (w, probability)))
             .map(|(watched, probability)| {
-                observations::verdict(window, revision, watched, probability, now)
+                observations::verdict(look.window, revision, watched, probability, now)
             })
             .collect();
         if verdicts.is_empty() {
@@ -108,24 +151,28 @@ impl Handler {
             .map(|verdict| self.deps.bus.publish(&subject, &verdict.id, verdict));
         try_join_all(publishing)
             .await
-            .map_err(|error| retry(chain(&error)))?;
+            .map_err(|error| Unanswered::Stopped(chain(&error)))?;
         self.metrics.verdicts.inc_by(verdicts.len() as u64);
-        self.metrics
-            .lasted(Stage::Verdict, window.captured_us, self.deps.clock.now_us());
+        let (captured_us, now_us) = (look.window.captured_us, self.deps.clock.now_us());
+        self.metrics.lasted(Stage::Verdict, captured_us, now_us);
         Ok(())
     }
 
-    fn scenes(&self, window: &FrameWindow, plan: &Plan, texts: Texts) -> Vec<Outgoing> {
+    fn scenes(&self, look: &Look<'_>, texts: &Texts<'_>) -> Vec<Outgoing> {
         let revision = self.deps.describer.revision();
-        let subject = self.subject(window, ObservationKind::Scene);
-        let answered = plan.descriptions.values().zip(texts);
-        let scenes: Vec<Outgoing> = answered
-            .filter_map(|(described, text)| Some((described, text?)))
-            .flat_map(|(described, text)| described.iter().map(move |d| (d, text.clone())))
-            .map(|(described, text)| observations::scene(window, revision, described, text))
-            .map(|scene| Outgoing::new(subject.clone(), scene.id.clone(), &scene))
-            .collect();
-        self.metrics.scenes.inc_by(scenes.len() as u64);
+        let subject = self.subject(look.window, ObservationKind::Scene);
+        let mut scenes = Vec::new();
+        for (wanted, indexes) in &look.plan.descriptions {
+            let Some(text) = texts.get(wanted) else {
+                continue;
+            };
+            for described in indexes {
+                let scene = observations::scene(look.window, revision, described, text);
+                scenes.push(Outgoing::new(subject.clone(), scene.id.clone(), &scene));
+                self.metrics.scenes.inc();
+                self.metrics.scenes_reused.inc_by(u64::from(text.reused));
+            }
+        }
         scenes
     }
 
@@ -135,6 +182,25 @@ impl Handler {
             kind,
             rtstream: window.rtstream_id.clone(),
         }
+    }
+
+    /// Until when the window's answers are wanted. Of a file that is played fast every window is: it waits for its turn.
+    fn expires_us(&self, window: &FrameWindow) -> i64 {
+        let record = self.deps.catalog.get::<RtStreamRecord>(&window.rtstream_id);
+        let stream = record.as_ref().and_then(|r| r.value.rtstream.as_ref());
+        let is_fast = stream.is_some_and(|stream| stream.playback() == Playback::Fast);
+        let from_us = if is_fast {
+            self.deps.clock.now_us()
+        } else {
+            window.captured_us
+        };
+        from_us.saturating_add(i64::try_from(BUDGET.as_micros()).unwrap_or(i64::MAX))
+    }
+
+    /// Waits until windows under way are waited for no longer.
+    async fn given_back(&self) {
+        self.shutdown.cancelled().await;
+        sleep(DRAIN).await;
     }
 }
 
@@ -147,40 +213,89 @@ impl sightline_bus::Handler<FrameWindow> for Handler {
         let sampling = window.sampling.as_ref().ok_or_else(|| Refusal::Reject {
             reason: "the window has no sampling".to_owned(),
         })?;
-        let plan = Plan::of(&self.deps.catalog, window, &self.config.model);
-        if plan.is_empty() {
+        let Some(plan) = self.plans.of(window, sampling) else {
             self.metrics.ended(Outcome::Unwanted);
             return Ok(Vec::new());
-        }
+        };
         let superseded = self.numbers.see(window, sampling, plan.revision);
         self.metrics.superseded(superseded);
-        let answered = self.answer(window, sampling, &plan).await;
+        let answering = async {
+            let look = Look {
+                window,
+                sampling,
+                plan: &plan,
+                expires_us: self.expires_us(window),
+                grey: brightness(window, &plan).await?,
+            };
+            self.answer(&look).await
+        };
+        let answered = tokio::select! {
+            answered = answering => answered,
+            () = self.given_back() => Err(Unanswered::Stopped("the worker stops".to_owned())),
+        };
         self.metrics.ended(match answered {
             Ok(_) => Outcome::Described,
+            Err(Unanswered::Expired) => Outcome::Expired,
             Err(_) => Outcome::Failed,
         });
-        answered
+        answered.or_else(refusal)
     }
 }
 
-fn retry(reason: String) -> Refusal {
-    Refusal::Retry {
+/// All that is asked of the model about a window. Each sampling takes turns like a stream.
+fn job(look: &Look<'_>, prompts: &[&Wanted]) -> Job {
+    let prompt = |wanted: &&Wanted| Prompt {
+        text: wanted.prompt.clone(),
+        max_new_tokens: wanted.max_new_tokens,
+    };
+    let (stream, sampling) = (&look.window.rtstream_id, ids::sampling_key(look.sampling));
+    Job {
+        stream: format!("{stream}.{sampling}"),
+        about: About::Window {
+            jpegs: jpegs(look.window),
+            seconds: look.sampling.window_us as f64 / 1e6,
+        },
+        questions: look.plan.questions.keys().cloned().collect(),
+        prompts: prompts.iter().map(prompt).collect(),
+        expires_us: Some(look.expires_us),
+    }
+}
+
+fn jpegs(window: &FrameWindow) -> Vec<Bytes> {
+    window.frames.iter().map(|f| f.jpeg.clone()).collect()
+}
+
+/// How bright the window is, if any of its indexes takes over descriptions.
+async fn brightness(window: &FrameWindow, plan: &Plan) -> Result<Option<Grey>, Unanswered> {
+    let mut indexes = plan.descriptions.values().flatten();
+    if !indexes.any(|described| described.reuse_below > 0.0) {
+        return Ok(None);
+    }
+    let jpegs = jpegs(window);
+    let measured = spawn_blocking(move || grey(&jpegs)).await;
+    match measured {
+        Ok(grey) => grey.map(Some).map_err(Unanswered::Failed),
+        Err(panicked) => Err(Unanswered::Stopped(panicked.to_string())),
+    }
+}
+
+/// What is wrong with the window itself stays wrong; what is too old is dropped.
+fn refusal(unanswered: Unanswered) -> Result<Vec<Outgoing>, Refusal> {
+    let retry = |reason| Refusal::Retry {
         after: PAUSE,
         reason,
-    }
-}
-
-/// What is wrong with the window itself stays wrong.
-fn refusal(error: InferenceError) -> Refusal {
-    let reason = chain(&error);
-    match error {
-        InferenceError::Image { .. } | InferenceError::InvalidInput(_) => {
-            Refusal::Reject { reason }
+    };
+    Err(match unanswered {
+        Unanswered::Expired => return Ok(Vec::new()),
+        Unanswered::Failed(error) => {
+            let reason = chain(&error);
+            match error {
+                InferenceError::Image { .. } | InferenceError::InvalidInput(_) => {
+                    Refusal::Reject { reason }
+                }
+                _ => retry(reason),
+            }
         }
-        _ => retry(reason),
-    }
-}
-
-fn panicked(error: JoinError) -> Refusal {
-    retry(format!("the model failed: {error}"))
+        Unanswered::Stopped(reason) => retry(reason),
+    })
 }

@@ -1,15 +1,17 @@
 //! The caption worker: windows of frames in, verdicts on events and descriptions out.
 //!
-//! A window is encoded once. Every question that an enabled alert asks about it is judged first and the verdicts are
-//! published at once, because a webhook waits for them; only then is it described for each index that shares its sampling.
+//! A window goes to the model once, with all that is asked about it. Every question that an enabled alert asks is judged
+//! first and the verdicts are published at once, because a webhook waits for them; the descriptions for the indexes that
+//! share its sampling follow. The model takes turns between streams and answers many windows together.
 
 mod asked;
+mod asking;
 mod handler;
-mod look;
 mod metrics;
 mod numbers;
 mod observations;
 mod plan;
+mod reuse;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,17 +24,27 @@ use sightline_service::admin::Readiness;
 use sightline_service::clock::Clock;
 use sightline_service::metrics::Metrics;
 use thiserror::Error;
-use tokio::sync::Semaphore;
 
-use asked::Judging;
+use asking::Asking;
 use handler::Handler;
+use metrics::CaptionMetrics;
+
+pub use metrics::count_steps;
+
+/// How many windows to have under way with a model that batches: 8 are decoded together, others have been judged or come to
+/// be, and none that comes waits on the bus for a description to end. More would keep more pictures in memory (a megabyte
+/// each) and leave less to other workers.
+pub const UNDER_WAY: usize = 64;
 
 /// The worker's name among the parts that readiness waits for.
 const PART: &str = "caption";
 /// After how long without a heartbeat a window goes to another worker: soon enough that it is not yet superseded.
 const ACK_WAIT: Duration = Duration::from_secs(5);
-/// How long one window may take. A window on the bus expires after as long.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// How old a window may get, from the capture of its last frame: nobody wants to hear about it after that. One on the bus
+/// expires after as long.
+const BUDGET: Duration = Duration::from_secs(60);
+/// How long one window may take: longer than its budget, so that the model is who ends it.
+const DEADLINE: Duration = Duration::from_secs(70);
 /// A window is handed out once more after a crash, and never again.
 const MAX_DELIVER: i64 = 2;
 
@@ -41,9 +53,9 @@ const MAX_DELIVER: i64 = 2;
 pub struct Config {
     /// The model's name, as indexes give it: letters, digits, hyphens and underscores.
     pub model: String,
-    /// How many windows are looked at side by side.
+    /// How many windows are under way side by side, see [`UNDER_WAY`].
     pub concurrency: usize,
-    /// Most tokens of a description.
+    /// Most tokens of a description, of indexes that say nothing else.
     pub max_new_tokens: usize,
 }
 
@@ -53,7 +65,7 @@ pub struct Deps {
     pub bus: Bus,
     /// The catalog.
     pub catalog: Catalog,
-    /// The wall clock.
+    /// The wall clock, the same as the model's.
     pub clock: Arc<dyn Clock>,
     /// Where its metrics go.
     pub metrics: Metrics,
@@ -76,7 +88,7 @@ pub enum Error {
     Bus(#[from] BusError),
 }
 
-/// Takes windows until shutdown; those under way are finished.
+/// Takes windows until shutdown; those under way are finished, or given back after a while.
 ///
 /// # Errors
 /// When the model's name is none, or the consumer can't be made.
@@ -95,23 +107,19 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
         max_deliver: MAX_DELIVER,
     };
     let (bus, readiness) = (deps.bus.clone(), deps.readiness.clone());
-    let looking = Arc::new(Semaphore::new(config.concurrency.max(1)));
+    let metrics = CaptionMetrics::register(&deps.metrics);
+    let asking = Asking::new(&deps, metrics.clone());
     // It ends with the worker, also where that can't go on.
     let stop = shutdown.child_token();
-    let judging = Judging {
-        bus: bus.clone(),
-        model: config.model.clone(),
-        describer: Arc::clone(&deps.describer),
-        looking: Arc::clone(&looking),
-    };
-    let handler = Handler::new(config, deps, looking);
+    let judging = asked::run(&bus, &config.model, asking.clone(), stop.clone());
+    let handler = Handler::new(config.clone(), deps, asking, metrics, shutdown.clone());
     readiness.set(PART, true);
     let working = async {
-        let worked = sightline_bus::work(&bus, work, handler, shutdown).await;
+        let worked = sightline_bus::work_side_by_side(&bus, work, handler, shutdown).await;
         stop.cancel();
         worked
     };
-    let (worked, ()) = tokio::join!(working, asked::run(judging, stop.clone()));
+    let (worked, ()) = tokio::join!(working, judging);
     readiness.set(PART, false);
     Ok(worked?)
 }

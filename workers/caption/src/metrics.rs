@@ -5,6 +5,7 @@ use std::time::Instant;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
+use sightline_inference::vlm::engine::{OnStep, Step};
 use sightline_service::metrics::{Metrics, latency_buckets};
 
 type Label = [(&'static str, &'static str); 1];
@@ -14,13 +15,11 @@ type Label = [(&'static str, &'static str); 1];
 pub(crate) enum Stage {
     /// From the capture of the last frame until the window is here.
     Wait,
-    /// Decoding the frames and opening the window.
-    Encode,
-    /// Judging all questions.
+    /// From handing the window over to the model until all its questions are judged, its turn included.
     Judge,
     /// From the capture of the last frame until the verdicts are on the bus.
     Verdict,
-    /// Describing for all prompts.
+    /// From then on, or from handing it over where nothing is asked, until it is described for all prompts.
     Describe,
 }
 
@@ -31,6 +30,8 @@ pub(crate) enum Outcome {
     Described,
     /// Nobody asks about it any more.
     Unwanted,
+    /// It got too old, or newer ones of its stream came, before it was described.
+    Expired,
     /// It could not be looked at.
     Failed,
 }
@@ -42,6 +43,7 @@ pub(crate) struct CaptionMetrics {
     missing: Family<Label, Counter>,
     pub(crate) verdicts: Counter,
     pub(crate) scenes: Counter,
+    pub(crate) scenes_reused: Counter,
     pub(crate) prompts_refused: Counter,
     stages: Family<Label, Histogram, fn() -> Histogram>,
 }
@@ -71,6 +73,11 @@ impl CaptionMetrics {
                 "Scenes made.",
                 Counter::default(),
             ),
+            scenes_reused: metrics.register(
+                "sightline_caption_scenes_reused",
+                "Scenes whose text was taken over from an earlier window with almost the same pictures.",
+                Counter::default(),
+            ),
             prompts_refused: metrics.register(
                 "sightline_caption_prompts_refused",
                 "Prompts that the model could not take on a window, for example because they are too long.",
@@ -88,6 +95,7 @@ impl CaptionMetrics {
         let outcome = match outcome {
             Outcome::Described => "described",
             Outcome::Unwanted => "unwanted",
+            Outcome::Expired => "expired",
             Outcome::Failed => "failed",
         };
         self.windows.get_or_create(&[("outcome", outcome)]).inc();
@@ -114,7 +122,6 @@ impl CaptionMetrics {
     fn observe(&self, stage: Stage, seconds: f64) {
         let stage = match stage {
             Stage::Wait => "wait",
-            Stage::Encode => "encode",
             Stage::Judge => "judge",
             Stage::Verdict => "verdict",
             Stage::Describe => "describe",
@@ -123,4 +130,32 @@ impl CaptionMetrics {
             .get_or_create(&[("stage", stage)])
             .observe(seconds);
     }
+}
+
+/// Counts what a local model's engine does.
+pub fn count_steps(metrics: &Metrics) -> OnStep {
+    let steps: Family<Label, Counter> = metrics.register(
+        "sightline_model_steps",
+        "Runs of a graph of the local vision-language model, by what they did.",
+        Family::default(),
+    );
+    let decoded: Counter = metrics.register(
+        "sightline_model_decoded_tokens",
+        "Tokens decoded by the local vision-language model; over its decoding steps, how many answers share one.",
+        Counter::default(),
+    );
+    Box::new(move |step| {
+        let name = match step {
+            Step::Encode => "encode",
+            Step::Prefill => "prefill",
+            Step::Judge => "judge",
+            Step::Begin => "begin",
+            Step::Decode { sequences } => {
+                decoded.inc_by(sequences as u64);
+                "decode"
+            }
+            Step::Failed => "failed",
+        };
+        steps.get_or_create(&[("step", name)]).inc();
+    })
 }

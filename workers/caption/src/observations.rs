@@ -35,19 +35,27 @@ pub(crate) fn verdict(
     observation(window, model_revision, id, Body::Verdict(body))
 }
 
+/// A description.
+pub(crate) struct Text {
+    pub(crate) text: String,
+    /// Whether it is that of an earlier window.
+    pub(crate) reused: bool,
+}
+
 /// The description for an index.
 pub(crate) fn scene(
     window: &FrameWindow,
     model_revision: &str,
     described: &Described,
-    text: String,
+    text: &Text,
 ) -> Observation {
     let body = SceneBody {
         index_id: described.index_id.clone(),
         prompt_revision: described.prompt_revision,
-        text,
+        text: text.text.clone(),
         frame_times_us: window.frames.iter().map(|frame| frame.time_us).collect(),
         window: window.window,
+        reused: text.reused,
     };
     let id = id(
         window,

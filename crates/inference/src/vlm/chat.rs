@@ -151,7 +151,7 @@ impl Chat {
     }
 
     /// Words of a user that spell a special token would be read as one.
-    fn without_reserved(&self, prompt: &str) -> String {
+    pub(super) fn without_reserved(&self, prompt: &str) -> String {
         let mut prompt = prompt.to_owned();
         while let Some(token) = self.reserved.iter().find(|t| prompt.contains(t.as_str())) {
             prompt = prompt.replace(token.as_str(), "");

@@ -31,9 +31,6 @@ use graph::Graph;
 /// Far more than any published model has.
 const MAX_POSITIONS: usize = 1 << 22;
 
-/// How an event is asked about.
-const QUESTION: &str = "Is this happening in the video: {}? Answer yes or no.";
-
 /// How to load a [`Vlm`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VlmOptions {

@@ -1,16 +1,30 @@
 //! One window of frames: encoded and prefilled once, asked many times.
 
+use crate::vlm::Vlm;
 use crate::vlm::cache::Cache;
-use crate::vlm::family::{Layout, View};
+use crate::vlm::family::{Layout, Part, View};
 use crate::vlm::graph::Tokens;
-use crate::vlm::{QUESTION, Vlm};
-use crate::{InferenceError, RgbImage};
+use crate::{InferenceError, Prompt, RgbImage};
 
-/// What a model needs to know of a window before it computes anything.
+/// How an event is asked about.
+const QUESTION: &str = "Is this happening in the video: {}? Answer yes or no.";
+const QUESTION_ON_TEXT: &str =
+    "Does this happen in the transcript, or is it said: {}? Answer yes or no.";
+
+/// What a model needs to know of a window, or of a text, before it computes anything.
 pub(super) struct Prepared {
     pub(super) layout: Layout,
-    /// The tokens that every prompt on this window begins with, images included.
+    /// The tokens that every prompt on it begins with, images included.
     pub(super) prefix: Vec<u32>,
+    /// How an event is asked about, with {} in its place.
+    question: &'static str,
+}
+
+impl Prepared {
+    /// The words in which `event` is asked about.
+    pub(super) fn question(&self, event: &str) -> String {
+        self.question.replace("{}", event)
+    }
 }
 
 /// The part of a prompt that follows the prefix, computed: the answer's first logits, and what it goes on from.
@@ -37,7 +51,39 @@ impl Vlm {
         let layout = self.family.lay_out(frames, seconds, view)?;
         let prefix = self.chat.prefix(&layout)?;
         self.check_length(prefix.len())?;
-        Ok(Prepared { layout, prefix })
+        Ok(Prepared {
+            layout,
+            prefix,
+            question: QUESTION,
+        })
+    }
+
+    /// Lays out `text` for all that is asked about it: they share the tokens with which every one of them begins.
+    pub(super) fn prepare_text(
+        &self,
+        text: &str,
+        events: &[String],
+        prompts: &[Prompt],
+    ) -> Result<Prepared, InferenceError> {
+        let text = self.chat.without_reserved(text);
+        let mut prepared = Prepared {
+            layout: Layout {
+                pictures: Vec::new(),
+                before: vec![Part::Text(format!("Transcript: \"{text}\"\n\n"))],
+                images: Vec::new(),
+                lead: String::new(),
+            },
+            prefix: Vec::new(),
+            question: QUESTION_ON_TEXT,
+        };
+        let questions = events.iter().map(|event| prepared.question(event));
+        let asked = questions.chain(prompts.iter().map(|prompt| prompt.text.clone()));
+        let ids: Result<Vec<_>, _> = asked
+            .map(|words| self.chat.ids(&words, &prepared.layout))
+            .collect();
+        prepared.prefix = common_prefix(&ids?);
+        self.check_length(prepared.prefix.len())?;
+        Ok(prepared)
     }
 
     /// The decoder's state after the prefix, with `features` in the places of its images, and the next position.
@@ -228,7 +274,7 @@ impl<'a> Window<'a> {
 
     /// Probability (0 to 1) that `event_prompt` is happening in the window, from the first token's logits for "Yes" and "No".
     pub fn judge(&self, event_prompt: &str) -> Result<f32, InferenceError> {
-        let begun = self.begin(&question(event_prompt))?;
+        let begun = self.begin(&self.prepared.question(event_prompt))?;
         Ok(self.model.chat.probability_of_yes(&begun.logits))
     }
 
@@ -244,9 +290,17 @@ impl<'a> Window<'a> {
     }
 }
 
-/// How an event is asked about.
-pub(super) fn question(event_prompt: &str) -> String {
-    QUESTION.replace("{}", event_prompt)
+/// What all begin with, short of the last token of each: that one is left to be run.
+fn common_prefix(all: &[Vec<u32>]) -> Vec<u32> {
+    let Some((first, others)) = all.split_first() else {
+        return Vec::new();
+    };
+    let same = |other: &Vec<u32>| first.iter().zip(other).take_while(|(a, b)| a == b).count();
+    let shared = others
+        .iter()
+        .map(same)
+        .chain(all.iter().map(|ids| ids.len().saturating_sub(1)));
+    first[..shared.min().unwrap_or(0)].to_vec()
 }
 
 /// The token with the greatest logit, the first of several.
@@ -256,4 +310,22 @@ pub(super) fn most_likely(logits: &[f32]) -> u32 {
         .enumerate()
         .reduce(|a, b| if b.1 > a.1 { b } else { a });
     best.map_or(0, |(id, _)| id as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::common_prefix;
+
+    #[test]
+    fn what_is_shared_leaves_every_one_a_token() {
+        let check = |all: &[&[u32]], expected: &[u32]| {
+            let all: Vec<Vec<u32>> = all.iter().map(|ids| ids.to_vec()).collect();
+            assert_eq!(common_prefix(&all), expected, "{all:?}");
+        };
+        check(&[], &[]);
+        check(&[&[1, 2, 3]], &[1, 2]);
+        check(&[&[1, 2, 3], &[1, 2, 4, 5]], &[1, 2]);
+        check(&[&[1, 2, 3], &[1, 2]], &[1]);
+        check(&[&[1, 2], &[3, 4]], &[]);
+    }
 }

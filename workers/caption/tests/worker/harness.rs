@@ -10,8 +10,9 @@ use sightline_bus::embedded::EmbeddedServer;
 use sightline_bus::{Bus, StreamName, Subject};
 use sightline_caption::{Config, Deps, Error};
 use sightline_catalog::{Catalog, Entry};
-use sightline_inference::vlm::{SmolVlm, VlmOptions};
-use sightline_inference::{Describer, InferenceError, RgbImage, WindowSession, onnx};
+use sightline_inference::vlm::engine::{Engine, EngineOptions, Step};
+use sightline_inference::vlm::{Vlm, VlmOptions};
+use sightline_inference::{Answers, Describer, Job, SubmitError, onnx};
 use sightline_proto::ids;
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{
@@ -223,7 +224,7 @@ pub fn serve(
 ) -> (Shutdown, JoinHandle<Result<(), Error>>) {
     let config = Config {
         model: MODEL.into(),
-        concurrency: 2,
+        concurrency: 16,
         max_new_tokens: 96,
     };
     let deps = Deps {
@@ -239,10 +240,15 @@ pub fn serve(
     (shutdown, worker)
 }
 
-/// The demo model behind a gate that a test may close before descriptions, counting what is asked of it.
+/// The demo model behind a gate that a test may close once descriptions have begun, counting what is asked of it.
 pub struct Gated {
-    model: SmolVlm,
-    open: Mutex<bool>,
+    engine: Engine,
+    gate: Arc<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    closed: Mutex<bool>,
     moved: Condvar,
     opened: AtomicUsize,
     judged: AtomicUsize,
@@ -256,62 +262,54 @@ impl Gated {
             .context("SIGHTLINE_ONNXRUNTIME is not set: run `make test`")?;
         onnx::init(Path::new(&library))?;
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo-vlm");
-        Ok(Self {
-            model: SmolVlm::load(&directory, &VlmOptions::default())?,
-            open: Mutex::new(true),
-            moved: Condvar::new(),
-            opened: AtomicUsize::new(0),
-            judged: AtomicUsize::new(0),
-            described: AtomicUsize::new(0),
-        })
+        let model = Arc::new(Vlm::load(&directory, &VlmOptions::default())?);
+        let gate = Arc::new(Gate::default());
+        let passed = Arc::clone(&gate);
+        let on_step = Box::new(move |step| passed.pass(step));
+        let now = Box::new(|| SystemClock.now_us());
+        let engine = Engine::start(model, EngineOptions::default(), now, on_step)?;
+        Ok(Self { engine, gate })
     }
 
     pub fn set_gate(&self, open: bool) {
-        *self.open.lock().unwrap() = open;
-        self.moved.notify_all();
+        *self.gate.closed.lock().unwrap() = !open;
+        self.gate.moved.notify_all();
     }
 
+    /// How many windows were prefilled, questions judged and descriptions begun.
     pub fn asked(&self) -> [usize; 3] {
-        [&self.opened, &self.judged, &self.described].map(|n| n.load(Ordering::SeqCst))
+        let gate = &self.gate;
+        [&gate.opened, &gate.judged, &gate.described].map(|n| n.load(Ordering::SeqCst))
+    }
+}
+
+impl Gate {
+    fn pass(&self, step: Step) {
+        let counted = match step {
+            Step::Prefill => &self.opened,
+            Step::Judge => &self.judged,
+            Step::Begin => &self.described,
+            _ => return,
+        };
+        counted.fetch_add(1, Ordering::SeqCst);
+        if step == Step::Begin {
+            let closed = self.closed.lock().unwrap();
+            drop(self.moved.wait_while(closed, |closed| *closed).unwrap());
+        }
     }
 }
 
 impl Describer for Gated {
     fn revision(&self) -> &str {
-        self.model.revision()
+        self.engine.revision()
     }
 
-    fn frame_edge(&self) -> u32 {
-        self.model.frame_edge()
+    fn reads_text(&self) -> bool {
+        self.engine.reads_text()
     }
 
-    fn open_window<'a>(
-        &'a self,
-        frames: &[RgbImage],
-        window_seconds: f64,
-    ) -> Result<Box<dyn WindowSession + 'a>, InferenceError> {
-        self.opened.fetch_add(1, Ordering::SeqCst);
-        let window = self.model.open_window(frames, window_seconds)?;
-        Ok(Box::new(GatedWindow { gate: self, window }))
-    }
-}
-
-struct GatedWindow<'a> {
-    gate: &'a Gated,
-    window: Box<dyn WindowSession + 'a>,
-}
-
-impl WindowSession for GatedWindow<'_> {
-    fn judge(&mut self, event_prompt: &str) -> Result<f32, InferenceError> {
-        self.gate.judged.fetch_add(1, Ordering::SeqCst);
-        self.window.judge(event_prompt)
-    }
-
-    fn describe(&mut self, prompt: &str, max_new_tokens: usize) -> Result<String, InferenceError> {
-        let open = self.gate.open.lock().unwrap();
-        drop(self.gate.moved.wait_while(open, |open| !*open).unwrap());
-        self.gate.described.fetch_add(1, Ordering::SeqCst);
-        self.window.describe(prompt, max_new_tokens)
+    fn submit(&self, job: Job) -> Result<Answers, SubmitError> {
+        self.engine.submit(job)
     }
 }
 

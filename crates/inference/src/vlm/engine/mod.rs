@@ -2,7 +2,8 @@
 //!
 //! A window is submitted with everything that is asked about it; the answers come through a channel. Verdicts never wait
 //! behind descriptions, descriptions are decoded together, streams take turns, and what is too old is given up: if
-//! questions alone keep the model busy, descriptions end as [`Outcome::Expired`](crate::Outcome).
+//! questions alone keep the model busy, descriptions end as [`Outcome::Expired`](crate::Outcome). So do jobs that can expire
+//! where newer ones of their stream wait behind them: the newest two wait, as on the bus. Jobs about texts go the same way.
 
 mod batch;
 mod probe;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::window::Prepared;
 use super::{View, Vlm};
 use crate::describe::Reply;
 use crate::{About, Answers, Describer, InferenceError, Job, Prompt, RgbImage, SubmitError};
@@ -28,6 +30,8 @@ pub struct EngineOptions {
     pub cache_tokens: usize,
     /// Most windows that have not ended; more are refused.
     pub max_jobs: usize,
+    /// Whether the model was trained to answer about texts without a picture; jobs about texts are refused otherwise.
+    pub reads_text: bool,
 }
 
 impl Default for EngineOptions {
@@ -36,6 +40,7 @@ impl Default for EngineOptions {
             max_batch: 8,
             cache_tokens: 16_384,
             max_jobs: 256,
+            reads_text: false,
         }
     }
 }
@@ -151,6 +156,17 @@ impl Engine {
     /// Takes a window on. Scales its frames before it returns, so call it where a thread may be busy for some
     /// milliseconds. A question or prompt that the model cannot take is answered so; the others are not touched by it.
     pub fn submit_task(&self, task: &Task) -> Result<Answers, SubmitError> {
+        self.take_on(task, |model| {
+            model.prepare(&task.frames, task.seconds, task.view)
+        })
+    }
+
+    /// Takes `task` on, as `prepare` lays it out.
+    fn take_on(
+        &self,
+        task: &Task,
+        prepare: impl FnOnce(&Vlm) -> Result<Prepared, InferenceError>,
+    ) -> Result<Answers, SubmitError> {
         let taken = self.jobs.fetch_add(1, Ordering::Relaxed);
         let expected = task.questions.len() + task.prompts.len();
         // From here on the reply counts the job down when it ends.
@@ -158,10 +174,10 @@ impl Engine {
         if taken >= self.options.max_jobs {
             return Err(SubmitError::Busy);
         }
-        let prepared = self
-            .model
-            .prepare(&task.frames, task.seconds, task.view)
-            .map_err(SubmitError::Invalid)?;
+        if expected == 0 {
+            return Ok(answers);
+        }
+        let prepared = prepare(&self.model).map_err(SubmitError::Invalid)?;
         let work = Work::new(&self.model, task, prepared, reply);
         if work.places() > self.options.cache_tokens / 2 {
             let problem = format!(
@@ -190,27 +206,38 @@ impl Describer for Engine {
     }
 
     fn reads_text(&self) -> bool {
-        false
+        self.options.reads_text
     }
 
     fn submit(&self, job: Job) -> Result<Answers, SubmitError> {
-        let (jpegs, seconds) = match job.about {
-            About::Window { jpegs, seconds } => (jpegs, seconds),
-            About::Text(_) => {
-                let problem = "this model does not read texts".to_owned();
-                return Err(SubmitError::Invalid(InferenceError::InvalidInput(problem)));
-            }
-        };
-        let frames: Result<_, _> = jpegs.iter().map(|jpeg| RgbImage::from_jpeg(jpeg)).collect();
-        self.submit_task(&Task {
+        let mut task = Task {
             stream: job.stream,
-            frames: frames.map_err(SubmitError::Invalid)?,
-            seconds,
+            frames: Vec::new(),
+            seconds: 0.0,
             view: View::default(),
             questions: job.questions,
             prompts: job.prompts,
             expires_us: job.expires_us,
-        })
+        };
+        match job.about {
+            About::Window { jpegs, seconds } => {
+                let frames = jpegs.iter().map(|jpeg| RgbImage::from_jpeg(jpeg));
+                task.frames = frames
+                    .collect::<Result<_, _>>()
+                    .map_err(SubmitError::Invalid)?;
+                task.seconds = seconds;
+                self.submit_task(&task)
+            }
+            About::Text(_) if !self.options.reads_text => {
+                let problem = "the model cannot read text alone: give one that can, and say reads_text in its \
+                               configuration";
+                let problem = InferenceError::InvalidInput(problem.to_owned());
+                Err(SubmitError::Invalid(problem))
+            }
+            About::Text(text) => self.take_on(&task, |model| {
+                model.prepare_text(&text, &task.questions, &task.prompts)
+            }),
+        }
     }
 }
 

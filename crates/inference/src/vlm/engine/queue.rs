@@ -26,6 +26,12 @@ impl<T> FairQueue<T> {
         entries.push_back(entry);
     }
 
+    /// Takes out the oldest entry of a stream that has more than `most`.
+    pub(super) fn pop_beyond(&mut self, stream: &str, most: usize) -> Option<T> {
+        let entries = self.streams.get_mut(stream)?;
+        (entries.len() > most.max(1)).then(|| entries.pop_front())?
+    }
+
     /// The oldest entry of the stream whose turn it is.
     pub(super) fn pop(&mut self) -> Option<T> {
         let stream = self.turns.pop_front()?;

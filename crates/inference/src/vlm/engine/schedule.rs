@@ -12,8 +12,12 @@ use super::{EngineOptions, Step, Task};
 use crate::describe::Reply;
 use crate::vlm::Vlm;
 use crate::vlm::cache::Cache;
-use crate::vlm::window::{Prepared, question};
+use crate::vlm::window::Prepared;
 use crate::{Answer, InferenceError, Outcome};
+
+/// How many jobs of one stream that can expire wait to be judged, and to be described: a newer one takes the place of the
+/// oldest, as windows do on the bus.
+const NEWEST: usize = 2;
 
 /// What is to be described.
 pub(super) struct Asked {
@@ -50,7 +54,7 @@ impl Work {
     pub(super) fn new(model: &Vlm, task: &Task, prepared: Prepared, reply: Arc<Reply>) -> Self {
         let mut questions = VecDeque::new();
         for (number, event) in task.questions.iter().enumerate() {
-            match model.suffix(&prepared, &question(event)) {
+            match model.suffix(&prepared, &prepared.question(event)) {
                 Ok(suffix) => questions.push_back((number, suffix)),
                 Err(error) => reply.send(Answer::Verdict {
                     question: number,
@@ -109,8 +113,9 @@ impl Work {
         if self.opened.is_some() {
             return Ok(None);
         }
-        if let Some(picture) = self.prepared.layout.pictures.get(self.encoded) {
+        if let Some(picture) = self.prepared.layout.pictures.get_mut(self.encoded) {
             self.features.extend(model.features(picture)?);
+            picture.forget_pixels();
             self.encoded += 1;
             return Ok(Some(Step::Encode));
         }
@@ -154,7 +159,7 @@ impl Schedule {
         } else {
             &mut self.urgent
         };
-        queue.push(&work.stream.clone(), work);
+        queue_up(queue, work);
     }
 
     /// Gives up what is too old at `now_us`, and what nobody waits for. Answers that have begun are completed.
@@ -226,7 +231,7 @@ impl Schedule {
         if self.caption_use(0) + work.prefix() > self.caption_places {
             work.opened = None;
         }
-        self.calm.push(&work.stream.clone(), work);
+        queue_up(&mut self.calm, work);
     }
 
     fn describe(&mut self, mut work: Work) -> Step {
@@ -283,6 +288,15 @@ impl Schedule {
             waiting.opened = None;
         }
         true
+    }
+}
+
+/// Puts `work` behind the others of its stream.
+fn queue_up(queue: &mut FairQueue<Work>, work: Work) {
+    let (stream, can_expire) = (work.stream.clone(), work.expires_us.is_some());
+    queue.push(&stream, work);
+    if can_expire && let Some(oldest) = queue.pop_beyond(&stream, NEWEST) {
+        oldest.reply.end(Outcome::Expired);
     }
 }
 

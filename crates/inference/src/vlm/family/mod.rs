@@ -87,6 +87,13 @@ pub(super) struct Picture {
     pub(super) grid: (usize, usize),
 }
 
+impl Picture {
+    /// Gives back the memory of an image that is encoded.
+    pub(super) fn forget_pixels(&mut self) {
+        self.pixels = RgbImage::new(1, 1, vec![0; 3]).expect("one pixel");
+    }
+}
+
 /// Positions of tokens: one row for each axis on which the decoder counts them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Positions {

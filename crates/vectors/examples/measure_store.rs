@@ -106,6 +106,7 @@ fn model() -> EmbeddingModel {
     EmbeddingModel {
         revision: "measured".to_owned(),
         dimension: DIMENSION,
+        source: String::new(),
     }
 }
 

@@ -15,6 +15,9 @@ pub(crate) struct About {
     pub(crate) identity: String,
     model: String,
     dimension: u64,
+    /// Where the model was loaded from.
+    #[serde(default)]
+    source: String,
 }
 
 impl About {
@@ -25,7 +28,26 @@ impl About {
             identity: Uuid::new_v4().simple().to_string(),
             model: model.revision.clone(),
             dimension: model.dimension as u64,
+            source: model.source.clone(),
         }
+    }
+
+    /// The model whose vectors the store holds.
+    pub(crate) fn model(&self) -> EmbeddingModel {
+        EmbeddingModel {
+            revision: self.model.clone(),
+            dimension: usize::try_from(self.dimension).unwrap_or(0),
+            source: self.source.clone(),
+        }
+    }
+
+    /// Takes note of where the model is now; whether that is new.
+    pub(crate) fn moved(&mut self, model: &EmbeddingModel) -> bool {
+        let moved = !model.source.is_empty() && self.source != model.source;
+        if moved {
+            self.source.clone_from(&model.source);
+        }
+        moved
     }
 
     /// Refuses the store at `place`, a folder or collection, unless it fits.

@@ -4,6 +4,8 @@
 //! this process; [`QdrantStore`] asks a Qdrant server. One conformance suite (`tests/store`) holds for both. What is shared,
 //! the meaning of a filter, the order of a list and the count of windows, is written once (`query`, `listing`, `windows`).
 //!
+//! A store holds the vectors of one model. [`Stores`] is where stores are: the one in use, and the one that is to take its place.
+//!
 //! Everything in a store can be computed again: a store that is deleted is filled from OBSERVATIONS by whoever owns it.
 
 mod about;
@@ -13,15 +15,19 @@ mod listing;
 mod payload;
 mod query;
 mod server;
+mod stores;
 mod windows;
+
+use std::collections::HashSet;
 
 use async_trait::async_trait;
 use sightline_proto::internal::{Record, RecordFilter};
 use uuid::Uuid;
 
-pub use edge::EdgeStore;
+pub use edge::{EdgeStore, EdgeStores};
 pub use error::VectorError;
-pub use server::{QdrantConfig, QdrantStore};
+pub use server::{Layout, QdrantConfig, QdrantStore, QdrantStores};
+pub use stores::{Named, Progress, Rebuild, State, Stores};
 
 /// The model whose vectors a store holds: vectors of two models are not comparable, so a store holds those of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +36,16 @@ pub struct EmbeddingModel {
     pub revision: String,
     /// Length of each vector.
     pub dimension: usize,
+    /// Where it is loaded from, its directory for example: so that it is found again when another one is to take its place.
+    pub source: String,
+}
+
+impl EmbeddingModel {
+    /// Whether it makes the same vectors.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.revision == other.revision && self.dimension == other.dimension
+    }
 }
 
 /// What is stored of one observation.
@@ -131,6 +147,12 @@ pub trait VectorStore: Send + Sync {
     /// # Errors
     /// `Invalid` when the owner has no id; otherwise some may have been deleted: repeat it.
     async fn delete(&self, owner: &Owner) -> Result<(), VectorError>;
+
+    /// Which of these ids it holds.
+    async fn holds(&self, ids: &[String]) -> Result<HashSet<String>, VectorError>;
+
+    /// How many records it holds.
+    async fn count(&self) -> Result<u64, VectorError>;
 
     /// Counts the windows of an index.
     async fn count_windows(&self, index_id: &str) -> Result<WindowCounts, VectorError>;

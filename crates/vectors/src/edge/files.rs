@@ -10,12 +10,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use qdrant_edge::{EdgeShard, OperationResult};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::about::About;
 use crate::error::Cause;
 use crate::{EmbeddingModel, VectorError};
 
 use super::convert;
+
+/// What a store says about itself.
+pub(super) const ABOUT: &str = "store.json";
 
 /// The folder, locked for as long as this lives.
 pub(super) struct Folder {
@@ -29,8 +34,13 @@ pub(super) fn open(
     model: &EmbeddingModel,
 ) -> Result<(String, EdgeShard), VectorError> {
     match folder.about()? {
-        Some(about) => {
+        Some(mut about) => {
             about.check(model, &folder.dir.display().to_string())?;
+            if about.moved(model) {
+                folder
+                    .write_about(&about)
+                    .map_err(|source| folder.failed(source))?;
+            }
             let shard = folder.load().map_err(|source| folder.failed(source))?;
             Ok((about.identity, shard))
         }
@@ -144,28 +154,15 @@ impl Folder {
     }
 
     fn about(&self) -> Result<Option<About>, VectorError> {
-        let text = match fs::read(self.about_file()) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.failed(error.into())),
-        };
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| self.failed(format!("store.json: {error}").into()))
+        about(&self.dir)
     }
 
     fn write_about(&self, about: &About) -> Result<(), Cause> {
-        let new = self.dir.join("store.json.new");
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(about)?)?;
-        file.sync_all()?;
-        fs::rename(&new, self.about_file())?;
-        File::open(&self.dir)?.sync_all()?;
-        Ok(())
+        Ok(write_json(&self.about_file(), about)?)
     }
 
     fn about_file(&self) -> PathBuf {
-        self.dir.join("store.json")
+        self.dir.join(ABOUT)
     }
 
     fn shard_dir(&self) -> PathBuf {
@@ -173,10 +170,42 @@ impl Folder {
     }
 
     fn failed(&self, source: Cause) -> VectorError {
-        VectorError::Open {
-            dir: self.dir.clone(),
-            source,
-        }
+        open_failed(&self.dir, source)
+    }
+}
+
+/// What the store in a folder says about itself, without opening it; none if there is no store.
+pub(super) fn about(dir: &Path) -> Result<Option<About>, VectorError> {
+    read_json(&dir.join(ABOUT)).map_err(|source| open_failed(dir, source))
+}
+
+/// Reads a JSON file; none if there is none.
+pub(super) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, Cause> {
+    let text = match fs::read(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|error| format!("{name}: {error}").into())
+}
+
+/// Writes a JSON file: whole or not at all, and durably.
+pub(super) fn write_json(file: &Path, value: &impl Serialize) -> std::io::Result<()> {
+    let new = file.with_extension("json.new");
+    let mut writing = File::create(&new)?;
+    writing.write_all(&serde_json::to_vec_pretty(value)?)?;
+    writing.sync_all()?;
+    fs::rename(&new, file)?;
+    File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+pub(super) fn open_failed(dir: &Path, source: Cause) -> VectorError {
+    VectorError::Open {
+        dir: dir.to_owned(),
+        source,
     }
 }
 
@@ -190,7 +219,7 @@ fn holder(lock: &mut File) -> String {
 }
 
 /// Removing what is not there has succeeded.
-fn remove(result: std::io::Result<()>) -> std::io::Result<()> {
+pub(super) fn remove(result: std::io::Result<()>) -> std::io::Result<()> {
     match result {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -8,8 +8,10 @@
 
 mod convert;
 mod files;
+mod stores;
 mod writer;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -17,15 +19,15 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use qdrant_edge::external::ordered_float::OrderedFloat;
 use qdrant_edge::{
-    Direction, EdgeShard, FacetRequest, FacetValue, NamedQuery, OrderBy, OrderByInterface,
-    QueryEnum, QueryRequest, ScoringQuery, ScrollRequest, StartFrom, UpdateOperation,
-    VectorInternal, WithVector,
+    CountRequest, Direction, EdgeShard, FacetRequest, FacetValue, NamedQuery, OrderBy,
+    OrderByInterface, PointId, QueryEnum, QueryRequest, ScoringQuery, ScrollRequest, StartFrom,
+    UpdateOperation, VectorInternal, WithVector,
 };
 use sightline_proto::internal::Record;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use crate::payload::{START, VECTOR, check, check_vector};
+use crate::payload::{START, VECTOR, check, check_vector, point_id};
 use crate::query::{Condition, Scan, conditions, owned_by};
 use crate::{
     EmbeddingModel, Hit, ListQuery, Owner, Point, SearchQuery, VectorError, VectorStore,
@@ -35,6 +37,8 @@ use crate::{
 use convert::{filter, path, record};
 use files::Folder;
 use writer::Job;
+
+pub use stores::EdgeStores;
 
 /// Writes that wait for the writer; further callers wait for room.
 const QUEUE: usize = 16;
@@ -195,6 +199,26 @@ impl VectorStore for EdgeStore {
                 .collect()
         })
         .await
+    }
+
+    async fn holds(&self, ids: &[String]) -> Result<HashSet<String>, VectorError> {
+        let ids = ids.iter().map(|id| Ok(PointId::Uuid(point_id(id)?)));
+        let ids = ids.collect::<Result<Vec<_>, VectorError>>()?;
+        self.read(move |shard| {
+            let found = shard.retrieve(&ids, Some(false.into()), Some(false.into()));
+            let found = found.map_err(VectorError::read)?.into_iter();
+            Ok(found.map(|point| point.id.to_string()).collect())
+        })
+        .await
+    }
+
+    async fn count(&self) -> Result<u64, VectorError> {
+        let request = CountRequest {
+            filter: None,
+            exact: true,
+        };
+        self.read(move |shard| Ok(shard.count(request).map_err(VectorError::read)? as u64))
+            .await
     }
 
     async fn count_windows(&self, index_id: &str) -> Result<WindowCounts, VectorError> {

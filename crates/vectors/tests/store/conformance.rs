@@ -5,7 +5,7 @@ use qdrant_client::qdrant::{
     CreateCollectionBuilder, Distance, PointStruct, UpsertPointsBuilder, VectorParamsBuilder,
 };
 use qdrant_client::{Payload, Qdrant};
-use sightline_vectors::{EdgeStore, QdrantConfig, QdrantStore, VectorError, VectorStore};
+use sightline_vectors::{EdgeStore, Layout, QdrantConfig, QdrantStore, VectorError, VectorStore};
 use uuid::Uuid;
 
 use crate::cases::{CASES, run};
@@ -35,6 +35,7 @@ async fn a_qdrant_server_conforms() -> Result<()> {
             url: url.clone(),
             api_key: None,
             collection: format!("sightline-test-{}", Uuid::new_v4().simple()),
+            layout: Layout::default(),
         };
         let store = QdrantStore::connect(config.clone(), model()).await?;
         let result = run(case, &store).await.context(case);
@@ -57,6 +58,7 @@ async fn foreign_collection_is_refused(url: &str) -> Result<()> {
         url: url.to_owned(),
         api_key: None,
         collection: format!("sightline-test-{}", Uuid::new_v4().simple()),
+        layout: Layout::default(),
     };
     let qdrant = Qdrant::from_url(url).skip_compatibility_check().build()?;
     let vectors = VectorParamsBuilder::new(2, Distance::Dot);
@@ -77,6 +79,7 @@ async fn a_server_that_is_not_there_is_named() {
         url: "http://127.0.0.1:1".to_owned(),
         api_key: Some("secret".to_owned()),
         collection: "sightline".to_owned(),
+        layout: Layout::default(),
     };
     assert!(!format!("{config:?}").contains("secret"));
     match QdrantStore::connect(config, model()).await {

@@ -66,6 +66,7 @@ async fn a_store_of_another_model_is_refused_and_says_what_to_do() -> Result<()>
     let others = [("model-1", 4), ("model-2", 3)].map(|(revision, dimension)| EmbeddingModel {
         revision: revision.to_owned(),
         dimension,
+        source: String::new(),
     });
     for other in others {
         let refused = text_of(dir.path(), other.clone()).await?;

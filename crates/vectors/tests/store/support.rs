@@ -12,6 +12,7 @@ pub fn model() -> EmbeddingModel {
     EmbeddingModel {
         revision: "model-1".to_owned(),
         dimension: 3,
+        source: String::new(),
     }
 }
 

@@ -4,24 +4,32 @@
 //! take the last moments. What the store says about itself is a point without a vector and without any field that queries
 //! use, so no list, search or count ever shows it.
 
+mod stores;
+
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::{
-    Condition as QdrantCondition, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
-    DeletePointsBuilder, Direction, Distance, FacetCountsBuilder, FieldType, Filter,
-    GetPointsBuilder, IntegerIndexParamsBuilder, NamedVectors, OrderByBuilder, PointId,
-    PointStruct, Query, QueryPointsBuilder, Range, ScrollPointsBuilder, UpsertPointsBuilder, Value,
-    Vector, VectorParamsBuilder, VectorsConfigBuilder, facet_value, start_from,
+    Condition as QdrantCondition, CountPointsBuilder, CreateCollectionBuilder,
+    CreateFieldIndexCollectionBuilder, DeletePointsBuilder, Direction, Distance,
+    FacetCountsBuilder, FieldType, Filter, GetPointsBuilder, IntegerIndexParamsBuilder,
+    NamedVectors, OrderByBuilder, PointId, PointStruct, QuantizationType, Query,
+    QueryPointsBuilder, Range, ScalarQuantizationBuilder, ScrollPointsBuilder, UpsertPointsBuilder,
+    Value, Vector, VectorParamsBuilder, VectorsConfigBuilder, facet_value, start_from,
 };
 use qdrant_client::{Payload as QdrantPayload, Qdrant, QdrantError};
-use sightline_proto::internal::Record;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sightline_proto::internal::{Record, RecordFilter, RecordKind};
 use uuid::Uuid;
 
 use crate::about::About;
-use crate::payload::{self, Checked, INDEXED, Lookup, START, VECTOR, check, check_vector};
+use crate::payload::{
+    self, Checked, INDEXED, Lookup, START, VECTOR, check, check_vector, point_id,
+};
 use crate::query::{Condition, Scan, conditions, owned_by};
 use crate::{
     EmbeddingModel, Hit, ListQuery, Owner, Point, SearchQuery, VectorError, VectorStore,
@@ -39,7 +47,31 @@ const MOST_VALUES: u64 = 10_000_000;
 /// The point that says what the collection is.
 const ABOUT: Uuid = Uuid::nil();
 
+/// What records are.
+const KINDS: [RecordKind; 3] = [
+    RecordKind::Scene,
+    RecordKind::Transcript,
+    RecordKind::AudioScene,
+];
+
 type Fields = std::collections::HashMap<String, Value>;
+
+pub use stores::QdrantStores;
+
+/// How a collection is made. One that is there stays as it is until it is built anew.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Over how many shards it is spread; the server's default if unset.
+    pub shards: Option<u32>,
+    /// How many servers have each shard; the server's default if unset.
+    pub replicas: Option<u32>,
+    /// How many of them must have a write before it counts; the server's default if unset.
+    pub write_consistency: Option<u32>,
+    /// Keeps vectors in int8 in memory beside the exact ones on disk: a quarter of the memory.
+    pub quantized: bool,
+    /// Keeps payloads on disk rather than in memory.
+    pub on_disk_payload: bool,
+}
 
 /// Where the server is.
 #[derive(Clone)]
@@ -50,6 +82,8 @@ pub struct QdrantConfig {
     pub api_key: Option<String>,
     /// The collection, made if there is none.
     pub collection: String,
+    /// How it is made.
+    pub layout: Layout,
 }
 
 impl fmt::Debug for QdrantConfig {
@@ -76,11 +110,14 @@ impl QdrantStore {
     /// holds vectors of another model.
     pub async fn connect(config: QdrantConfig, model: EmbeddingModel) -> Result<Self, VectorError> {
         let client = Client::new(config)?;
-        let about = match client.about().await? {
+        let mut about = match client.about().await? {
             Some(about) => about,
             None => client.make(&model).await?,
         };
         about.check(&model, &client.place())?;
+        if about.moved(&model) {
+            client.put(ABOUT, &about).await?;
+        }
         Ok(Self {
             client,
             identity: about.identity,
@@ -159,6 +196,30 @@ impl VectorStore for QdrantStore {
         deleted.map(drop).map_err(client.failed("delete points"))
     }
 
+    async fn holds(&self, ids: &[String]) -> Result<HashSet<String>, VectorError> {
+        let ids = ids.iter().map(|id| Ok(point_id(id)?.to_string().into()));
+        let ids = ids.collect::<Result<Vec<PointId>, VectorError>>()?;
+        let client = &self.client;
+        let request = GetPointsBuilder::new(&client.config.collection, ids).with_payload(false);
+        let found = client.qdrant.get_points(request).await;
+        let found = found.map_err(client.failed("read points"))?.result;
+        let ids = found.into_iter().filter_map(|point| uuid_of(point.id));
+        Ok(ids.collect())
+    }
+
+    async fn count(&self) -> Result<u64, VectorError> {
+        let client = &self.client;
+        let request = CountPointsBuilder::new(&client.config.collection)
+            .filter(filter(&conditions(&RecordFilter {
+                kinds: KINDS.map(i32::from).to_vec(),
+                ..RecordFilter::default()
+            })))
+            .exact(true);
+        let counted = client.qdrant.count(request).await;
+        let counted = counted.map_err(client.failed("count points"))?.result;
+        Ok(counted.map_or(0, |counted| counted.count))
+    }
+
     async fn count_windows(&self, index_id: &str) -> Result<WindowCounts, VectorError> {
         windows::count(&self.client, index_id).await
     }
@@ -199,15 +260,10 @@ impl Client {
         if !self.exists().await? {
             return Ok(None);
         }
-        let name = &self.config.collection;
-        let request =
-            GetPointsBuilder::new(name, vec![ABOUT.to_string().into()]).with_payload(true);
-        let found = self.qdrant.get_points(request).await;
-        let found = found.map_err(self.failed("read a point"))?.result;
-        if let Some(point) = found.into_iter().next() {
-            let about = QdrantPayload::from(point.payload).deserialize();
-            return about.map(Some).map_err(VectorError::read);
+        if let Some(about) = self.get(ABOUT).await? {
+            return Ok(Some(about));
         }
+        let name = &self.config.collection;
         let info = self.qdrant.collection_info(name).await;
         let info = info.map_err(self.failed("say what it holds"))?.result;
         match info.and_then(|info| info.points_count) {
@@ -224,9 +280,8 @@ impl Client {
         if !self.exists().await? {
             let size = model.dimension as u64;
             let mut vectors = VectorsConfigBuilder::default();
-            vectors
-                .add_named_vector_params(VECTOR, VectorParamsBuilder::new(size, Distance::Cosine));
-            let request = CreateCollectionBuilder::new(name).vectors_config(vectors);
+            vectors.add_named_vector_params(VECTOR, vector_params(size, &self.config.layout));
+            let request = collection(name, &self.config.layout).vectors_config(vectors);
             let made = self.qdrant.create_collection(request).await;
             made.map_err(self.failed("make a collection"))?;
         }
@@ -236,15 +291,33 @@ impl Client {
             made.map_err(self.failed("make an index"))?;
         }
         let about = About::new(model);
-        let payload = serde_json::to_value(&about).map_err(VectorError::read)?;
-        let about_point = point(Checked {
-            id: ABOUT,
+        self.put(ABOUT, &about).await?;
+        // Of several processes that make it at the same time, the last one's identity holds for all.
+        Ok(self.about().await?.unwrap_or(about))
+    }
+
+    /// Stores something beside the records, under an id that none of them has.
+    async fn put(&self, id: Uuid, value: &impl Serialize) -> Result<(), VectorError> {
+        let payload = serde_json::to_value(value).map_err(VectorError::read)?;
+        let point = point(Checked {
+            id,
             vector: None,
             payload,
         })?;
-        self.upsert(vec![about_point]).await?;
-        // Of several processes that make it at the same time, the last one's identity holds for all.
-        Ok(self.about().await?.unwrap_or(about))
+        self.upsert(vec![point]).await
+    }
+
+    /// What was [`Client::put`] there.
+    async fn get<T: DeserializeOwned>(&self, id: Uuid) -> Result<Option<T>, VectorError> {
+        let name = &self.config.collection;
+        let request = GetPointsBuilder::new(name, vec![id.to_string().into()]).with_payload(true);
+        let found = self.qdrant.get_points(request).await;
+        let found = found.map_err(self.failed("read a point"))?.result;
+        let Some(point) = found.into_iter().next() else {
+            return Ok(None);
+        };
+        let value = QdrantPayload::from(point.payload).deserialize();
+        value.map(Some).map_err(VectorError::read)
     }
 
     async fn upsert(&self, points: Vec<PointStruct>) -> Result<(), VectorError> {
@@ -342,6 +415,33 @@ impl Scan for Client {
     }
 }
 
+/// A new collection's settings but for its vectors.
+fn collection(name: &str, layout: &Layout) -> CreateCollectionBuilder {
+    let mut request = CreateCollectionBuilder::new(name).on_disk_payload(layout.on_disk_payload);
+    if let Some(shards) = layout.shards {
+        request = request.shard_number(shards);
+    }
+    if let Some(replicas) = layout.replicas {
+        request = request.replication_factor(replicas);
+    }
+    if let Some(writes) = layout.write_consistency {
+        request = request.write_consistency_factor(writes);
+    }
+    request
+}
+
+/// Where vectors are kept in int8 for searching, the exact ones, which the best are compared by, can be on disk.
+fn vector_params(size: u64, layout: &Layout) -> VectorParamsBuilder {
+    let params = VectorParamsBuilder::new(size, Distance::Cosine);
+    if !layout.quantized {
+        return params;
+    }
+    let int8 = ScalarQuantizationBuilder::default()
+        .r#type(QuantizationType::Int8.into())
+        .always_ram(true);
+    params.on_disk(true).quantization_config(int8)
+}
+
 fn field_index(collection: &str, field: &str, lookup: Lookup) -> CreateFieldIndexCollectionBuilder {
     let integer = |lookup, range| {
         CreateFieldIndexCollectionBuilder::new(collection, field, FieldType::Integer)
@@ -367,10 +467,15 @@ fn point(checked: Checked) -> Result<PointStruct, VectorError> {
     Ok(PointStruct::new(checked.id.to_string(), vectors, payload))
 }
 
+fn uuid_of(id: Option<PointId>) -> Option<String> {
+    match id?.point_id_options {
+        Some(PointIdOptions::Uuid(id)) => Some(id),
+        _ => None,
+    }
+}
+
 fn record(id: Option<PointId>, stored: Fields) -> Result<Record, VectorError> {
-    let Some(PointIdOptions::Uuid(id)) = id.and_then(|id| id.point_id_options) else {
-        return Err(VectorError::read("a point has no UUID"));
-    };
+    let id = uuid_of(id).ok_or_else(|| VectorError::read("a point has no UUID"))?;
     let id = Uuid::parse_str(&id).map_err(VectorError::read)?;
     let stored = QdrantPayload::from(stored).deserialize();
     payload::record(id, stored.map_err(VectorError::read)?)

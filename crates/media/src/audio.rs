@@ -17,6 +17,8 @@ use crate::speech::{Cutter, RATE, Speech};
 
 /// Heard before the wanted start, because decoders and the detector of speech need some frames to settle.
 pub(crate) const LEAD_US: i64 = 1_000_000;
+/// How often an utterance is told before it is over.
+const INTERIM_US: i64 = 1_000_000;
 /// Errors in a row after which the track is given up.
 const MAX_ERRORS: u32 = 100;
 
@@ -34,6 +36,8 @@ pub(crate) struct AudioTrack {
     /// Measures, where that is wanted.
     meter: Option<SoundMeter>,
     errors: u32,
+    /// Where an utterance that is not over is told again.
+    interim_us: i64,
 }
 
 impl AudioTrack {
@@ -49,6 +53,7 @@ impl AudioTrack {
             session_number: 0,
             meter: None,
             errors: 0,
+            interim_us: 0,
         }
     }
 
@@ -150,19 +155,40 @@ impl AudioTrack {
         for speech in cutter.push(samples) {
             self.report(speech);
         }
+        if self.session.interim {
+            self.tell(position_us);
+        }
+    }
+
+    /// Tells what was heard so far of an utterance that is not over, a second after it began and each second from then on.
+    fn tell(&mut self, position_us: i64) {
+        let speaking = self.cutter.as_ref().filter(|c| c.is_speaking());
+        let Some(cutter) = speaking else {
+            self.interim_us = position_us + INTERIM_US;
+            return;
+        };
+        if position_us >= self.interim_us
+            && let Some(speech) = cutter.so_far()
+        {
+            self.interim_us = position_us + INTERIM_US;
+            let interim = self.utterance(&speech);
+            self.session.report(Report::Interim(interim));
+        }
     }
 
     fn report(&self, speech: Speech) {
-        let pcm: Vec<u8> = speech
-            .samples
-            .iter()
-            .flat_map(|s| s.to_le_bytes())
-            .collect();
-        self.session.report(Report::Utterance(Utterance {
+        self.session
+            .report(Report::Utterance(self.utterance(&speech)));
+    }
+
+    fn utterance(&self, speech: &Speech) -> Utterance {
+        let samples = speech.samples.iter();
+        let pcm: Vec<u8> = samples.flat_map(|s| s.to_le_bytes()).collect();
+        Utterance {
             start_position_us: speech.start_us,
             pcm: pcm.into(),
             session: self.session_number,
-        }));
+        }
     }
 
     fn report_measured(&self, heard: Heard) {

@@ -28,6 +28,7 @@ mod thumbnail;
 mod timeline;
 mod tracks;
 mod video;
+mod voice;
 
 pub use control::Control;
 pub use error::Failure;

@@ -60,7 +60,10 @@ pub fn play(
         return Ok(Ended::default());
     }
     let timeline = Timeline::new(open, pace, clock);
-    let session = Session::new(Arc::clone(control), timeline, open.frame_edge, reports);
+    // A file that is played fast is over before anybody would read along.
+    let interim = pace != Pace::Fast;
+    let (control, edge) = (Arc::clone(control), open.frame_edge);
+    let session = Session::new(control, timeline, edge, interim, reports);
     let session = Arc::new(session);
     let pipeline = gst::Pipeline::new();
     let tracks = Arc::new(Tracks::new(Arc::clone(&session), pipeline.clone()));

@@ -20,6 +20,8 @@ pub(crate) struct Session {
     pub(crate) timeline: Timeline,
     pub(crate) activity: Activity,
     pub(crate) frame_edge: u32,
+    /// Whether what is heard of an utterance is told before it is over.
+    pub(crate) interim: bool,
     reports: Reports,
     opened: Mutex<Option<Opened>>,
     has_audio: AtomicBool,
@@ -35,6 +37,7 @@ impl Session {
         control: Arc<Control>,
         timeline: Timeline,
         frame_edge: u32,
+        interim: bool,
         reports: Reports,
     ) -> Self {
         Self {
@@ -42,6 +45,7 @@ impl Session {
             timeline,
             activity: Activity::default(),
             frame_edge,
+            interim,
             reports,
             opened: Mutex::new(None),
             has_audio: AtomicBool::new(false),

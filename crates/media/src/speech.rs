@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use earshot::Detector;
 
+use crate::voice::{self, is_voice};
+
 /// Samples a second.
 pub(crate) const RATE: usize = 16_000;
 /// Samples the detector judges at once.
@@ -11,7 +13,7 @@ const FRAME: usize = 256;
 /// Score from which a frame starts speech.
 const STARTS: f32 = 0.5;
 /// Score from which a frame keeps speech going.
-const GOES_ON: f32 = 0.3;
+const GOES_ON: f32 = voice::MAYBE;
 /// A pause this long ends an utterance.
 const PAUSE: usize = frames(500);
 /// What is kept before the first frame that starts speech. The detector is some 70 ms late, and models need a quarter of a
@@ -25,6 +27,8 @@ const SHORTEST: usize = frames(130);
 const LONGEST: usize = frames(27_900);
 /// Where speech has no pause in its longest time, it is cut at the quietest place of this last stretch.
 const CUT_WITHIN: usize = frames(8_000);
+/// How much of the end of an utterance is told before it is over.
+const TOLD: usize = frames(12_000);
 /// Samples that are missing for longer than this end an utterance.
 const HOLE_US: i64 = 200_000;
 /// Clocks that are further apart than this are made up for.
@@ -161,6 +165,27 @@ impl Cutter {
         self.cut(end, voiced)
     }
 
+    /// Whether an utterance may be under way.
+    pub(crate) fn is_speaking(&self) -> bool {
+        self.state != State::Quiet
+    }
+
+    /// What was heard so far of an utterance that is not over: its end, if it is long. Nothing as long as it may be a noise.
+    pub(crate) fn so_far(&self) -> Option<Speech> {
+        let State::Speaking { voiced, .. } = self.state else {
+            return None;
+        };
+        if voiced < SHORTEST || !self.is_voice(self.judged.len()) {
+            return None;
+        }
+        let left_out = self.judged.len().saturating_sub(TOLD);
+        let told = self.judged.iter().skip(left_out);
+        Some(Speech {
+            start_us: self.start_us + duration_us(left_out * FRAME),
+            samples: told.flat_map(|frame| frame.samples).collect(),
+        })
+    }
+
     fn judge(&mut self, samples: [i16; FRAME]) -> Option<Speech> {
         let score = self.detector.predict_i16(&samples);
         if self.judged.is_empty() && self.start_us < self.from_us {
@@ -198,12 +223,13 @@ impl Cutter {
 
     /// Ends the utterance at a frame and goes on quietly; nothing if it was only a noise.
     fn cut(&mut self, end: usize, voiced: usize) -> Option<Speech> {
+        let is_speech = voiced >= SHORTEST && self.is_voice(end);
         let speech = self.speech(end);
         // What follows is the margin of the next utterance.
         let rest = self.judged.len().saturating_sub(BEFORE).max(end);
         self.forget(rest.min(self.judged.len()));
         self.state = State::Quiet;
-        (voiced >= SHORTEST).then_some(speech)
+        is_speech.then_some(speech)
     }
 
     /// Cuts speech that has no pause where it is quietest, and goes on speaking.
@@ -212,13 +238,19 @@ impl Cutter {
         let quietest = (from..self.judged.len())
             .min_by(|a, b| self.judged[*a].score.total_cmp(&self.judged[*b].score))
             .unwrap_or(from);
+        let is_speech = self.is_voice(quietest + 1);
         let speech = self.speech(quietest + 1);
         self.forget(quietest + 1);
         self.state = State::Speaking {
             voiced: SHORTEST,
             until: self.judged.len(),
         };
-        Some(speech)
+        is_speech.then_some(speech)
+    }
+
+    fn is_voice(&self, end: usize) -> bool {
+        let scores: Vec<f32> = self.judged.iter().take(end).map(|f| f.score).collect();
+        is_voice(&scores)
     }
 
     fn speech(&self, end: usize) -> Speech {
@@ -238,6 +270,8 @@ impl Cutter {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+
+    use sightline_testkit::sounds;
 
     use super::*;
 
@@ -304,6 +338,50 @@ mod tests {
             .collect();
         let found = cut(&[silence(3000), click.clone(), silence(2000), click]);
         assert_eq!(found, []);
+    }
+
+    #[test]
+    fn noise_and_music_are_no_speech_and_speech_above_them_is() {
+        for (name, sound) in sounds::all(12 * RATE) {
+            let found = cut(&[silence(500), sound.clone(), silence(1000)]);
+            assert_eq!(found, [], "{name}");
+            // As loud as a voice, and a voice with it.
+            let voice = spoken("the ambulance left at noon and the gate is closed");
+            let both = voice.iter().zip(&sound);
+            let both: Vec<i16> = both.map(|(v, s)| v.saturating_add(*s / 2)).collect();
+            let found = cut(&[silence(500), both, silence(1000)]);
+            assert_eq!(found.len(), 1, "a voice and {name}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_heard_is_told_before_it_is_over() {
+        let sentence = spoken("a white car is moving fast on the main road");
+        let mut cutter = Cutter::starting_at(0, 0);
+        assert_eq!(cutter.push(&silence(500)), []);
+        assert_eq!(cutter.so_far(), None);
+        let (first, rest) = sentence.split_at(sentence.len() / 2);
+        assert_eq!(cutter.push(first), []);
+        let told = cutter.so_far().expect("somebody speaks");
+        assert_eq!(cutter.push(rest), []);
+        let more = cutter.so_far().expect("somebody speaks");
+        let done = cutter.push(&silence(1000)).pop().expect("it is over");
+        assert_eq!(
+            (told.start_us, more.start_us),
+            (done.start_us, done.start_us)
+        );
+        assert!(done.samples.starts_with(&told.samples));
+        assert!(more.samples.starts_with(&told.samples));
+        assert_eq!(cutter.so_far(), None);
+        for _ in 0..8 {
+            cutter.push(&sentence);
+        }
+        let told = cutter.so_far().expect("somebody speaks");
+        assert_eq!(told.samples.len(), TOLD * FRAME);
+        assert_eq!(
+            told.end_us(),
+            cutter.end_us() - duration_us(cutter.pending.len())
+        );
     }
 
     #[test]

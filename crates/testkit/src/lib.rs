@@ -9,6 +9,7 @@ pub mod python;
 pub mod receiver;
 pub mod rtsp;
 pub mod s3;
+pub mod sounds;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -44,7 +44,14 @@ pub async fn gateway(args: GatewayArgs) -> Result<ExitCode> {
         api_key: api_key.0,
         tls,
         allow_plain_keys: args.tls.allow_plain_keys,
-        models: args.model_names,
+        models: args
+            .model_names
+            .into_iter()
+            .map(|name| sightline_gateway::DescribingModel {
+                name,
+                reads_text: false,
+            })
+            .collect(),
         media_root: args.sources.media_root,
         egress: policy(args.egress),
         sinks: args.sinks.names(),

@@ -89,7 +89,10 @@ impl Platform {
             api_key: options.api_key,
             tls: options.tls,
             allow_plain_keys: options.allow_plain_keys,
-            models: vec![options.models.vlm_name()?],
+            models: vec![sightline_gateway::DescribingModel {
+                name: options.models.vlm_name()?,
+                reads_text: false,
+            }],
             media_root: options.media_root.clone(),
             egress: options.egress.clone(),
             sinks: options.sinks.iter().map(|s| s.name().to_owned()).collect(),

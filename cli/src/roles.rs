@@ -116,7 +116,7 @@ pub struct GatewayOptions {
     /// Whether keys are taken over plain connections from other machines.
     pub allow_plain_keys: bool,
     /// The models that can be named, the default first.
-    pub models: Vec<String>,
+    pub models: Vec<sightline_gateway::DescribingModel>,
     /// The one directory of file sources.
     pub media_root: Option<PathBuf>,
     /// Where webhooks may go.
@@ -151,7 +151,10 @@ pub async fn gateway(base: Base, options: GatewayOptions) -> Result<()> {
         api_keys: sightline_gateway::ApiKeys::new([options.api_key.as_str()]),
         tls: options.tls,
         allow_plain_keys: options.allow_plain_keys,
-        default_model: options.models.first().cloned().unwrap_or_default(),
+        default_model: options
+            .models
+            .first()
+            .map_or_else(String::new, |model| model.name.clone()),
         models: options.models,
         engine: ENGINE.to_owned(),
         default_threshold: DEFAULT_THRESHOLD,

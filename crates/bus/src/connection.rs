@@ -312,6 +312,7 @@ pub(crate) fn stream_of(subject: &Subject) -> StreamName {
         Subject::Run { .. } => StreamName::Runs,
         Subject::Frames { .. } => StreamName::Frames,
         Subject::Audio { .. } => StreamName::Audio,
+        Subject::Text { .. } => StreamName::Texts,
         Subject::Observation { .. } => StreamName::Observations,
         Subject::Deliver { .. } => StreamName::Deliveries,
         Subject::Hold | Subject::Follow => StreamName::Enrichments,

@@ -17,6 +17,8 @@ pub enum StreamName {
     Frames,
     /// Utterances.
     Audio,
+    /// Batches of transcripts that a model is to read.
+    Texts,
     /// Everything observed.
     Observations,
     /// Firings on their way to webhooks.
@@ -33,10 +35,11 @@ pub enum StreamName {
 
 impl StreamName {
     /// Every stream.
-    pub const ALL: [StreamName; 9] = [
+    pub const ALL: [StreamName; 10] = [
         StreamName::Runs,
         StreamName::Frames,
         StreamName::Audio,
+        StreamName::Texts,
         StreamName::Observations,
         StreamName::Deliveries,
         StreamName::Enrichments,
@@ -51,6 +54,7 @@ impl StreamName {
             StreamName::Runs => "RUNS",
             StreamName::Frames => "FRAMES",
             StreamName::Audio => "AUDIO",
+            StreamName::Texts => "TEXTS",
             StreamName::Observations => "OBSERVATIONS",
             StreamName::Deliveries => "DELIVERIES",
             StreamName::Enrichments => "ENRICHMENTS",
@@ -94,6 +98,14 @@ impl StreamName {
             StreamName::Audio => Config {
                 subjects: subjects("audio.*.*"),
                 retention: RetentionPolicy::WorkQueue,
+                max_age: 6 * HOUR,
+                ..base
+            },
+            // Where nobody reads for so long, an index's oldest batches leave: no other index waits for it.
+            StreamName::Texts => Config {
+                subjects: subjects("texts.*.*"),
+                retention: RetentionPolicy::WorkQueue,
+                max_messages_per_subject: 2_000,
                 max_age: 6 * HOUR,
                 ..base
             },

@@ -26,6 +26,13 @@ pub enum Subject {
         /// The stream.
         rtstream: String,
     },
+    /// `texts.<model>.<index>`: batches of an audio index that its model is to read.
+    Text {
+        /// The model.
+        model: String,
+        /// The index.
+        index: String,
+    },
     /// `obs.<partition>.<kind>.<rtstream>`: observations.
     Observation {
         /// See `Catalog::partition_of`.
@@ -105,6 +112,7 @@ impl fmt::Display for Subject {
                 sampling,
             } => write!(f, "frames.{model}.{rtstream}.{sampling}"),
             Subject::Audio { engine, rtstream } => write!(f, "audio.{engine}.{rtstream}"),
+            Subject::Text { model, index } => write!(f, "texts.{model}.{index}"),
             Subject::Observation {
                 partition,
                 kind,

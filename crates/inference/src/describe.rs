@@ -112,6 +112,16 @@ pub enum SubmitError {
 pub struct Answers(Receiver<Answer>);
 
 impl Answers {
+    /// Answers that are known at once; [`Answer::Ended`] has to be the last of them.
+    pub fn known(answers: Vec<Answer>) -> Self {
+        let (sender, receiver) = channel(answers.len().max(1));
+        for answer in answers {
+            // There is room for each.
+            let _ = sender.try_send(answer);
+        }
+        Self(receiver)
+    }
+
     /// The next answer; None after [`Answer::Ended`].
     pub async fn next(&mut self) -> Option<Answer> {
         self.0.recv().await

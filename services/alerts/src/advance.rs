@@ -9,11 +9,12 @@ use std::time::Duration;
 use sightline_bus::{BusError, ObservationKind, Subject};
 use sightline_catalog::{CatalogError, Versioned};
 use sightline_proto::internal::{
-    AlertRecord, EvaluationRecord, EventRecord, JudgedWindow, RtStreamRecord, RunRecord,
+    AlertRecord, EvaluationRecord, EventRecord, IndexRecord, JudgedWindow, RtStreamRecord,
+    RunRecord,
 };
 use sightline_proto::time::micros;
 use sightline_proto::v1::rt_stream::State;
-use sightline_proto::v1::{Alert, Event};
+use sightline_proto::v1::{Alert, Event, index};
 use sightline_service::failpoint;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -272,9 +273,14 @@ impl Shared {
         let stream = stream
             .as_ref()
             .and_then(|record| record.value.rtstream.as_ref());
+        let index = self.catalog.get::<IndexRecord>(&alert.index_id);
+        let index = index
+            .as_ref()
+            .and_then(|record| record.value.index.as_ref());
         let firing = Firing {
             decision,
             alert,
+            is_audio: index.is_some_and(|index| index.kind() == index::Kind::Audio),
             event: &event,
             collection_id: stream.map_or("", |stream| &stream.collection_id),
             tenant: record.as_ref().map_or("", |record| &record.value.tenant),

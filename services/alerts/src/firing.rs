@@ -14,6 +14,8 @@ use crate::told::{Told, time};
 pub(crate) struct Firing<'a> {
     pub(crate) decision: &'a Decision,
     pub(crate) alert: &'a Alert,
+    /// Whether the alert watches a transcript.
+    pub(crate) is_audio: bool,
     pub(crate) event: &'a Event,
     pub(crate) collection_id: &'a str,
     pub(crate) tenant: &'a str,
@@ -103,7 +105,7 @@ impl Firing<'_> {
             captured_us: first.captured_us,
             state: self.state().into(),
             severity: severity(self.alert).into(),
-            basis: basis(self.alert, &first).into(),
+            basis: self.basis(&first).into(),
             sampled_us: first.sampled_us,
             judged_us: first.judged_us,
         }
@@ -114,6 +116,19 @@ impl Firing<'_> {
             firing::State::Closed
         } else {
             firing::State::Open
+        }
+    }
+
+    /// What the verdict on a window was made by.
+    fn basis(&self, judged: &JudgedWindow) -> firing::Basis {
+        if judged.by_similarity {
+            firing::Basis::Similarity
+        } else if self.alert.index_id.is_empty() {
+            firing::Basis::Health
+        } else if self.is_audio {
+            firing::Basis::Text
+        } else {
+            firing::Basis::Frames
         }
     }
 
@@ -129,17 +144,6 @@ fn severity(alert: &Alert) -> Severity {
     match alert.severity() {
         Severity::Unspecified => Severity::Warning,
         severity => severity,
-    }
-}
-
-/// What the verdict on a window was made by.
-fn basis(alert: &Alert, judged: &JudgedWindow) -> firing::Basis {
-    if judged.by_similarity {
-        firing::Basis::Similarity
-    } else if alert.index_id.is_empty() {
-        firing::Basis::Health
-    } else {
-        firing::Basis::Frames
     }
 }
 
@@ -223,6 +227,7 @@ mod tests {
         let mut firing = Firing {
             decision: &decision,
             alert: &alert,
+            is_audio: false,
             event: &event,
             collection_id: "c-1",
             tenant: "t",
@@ -268,6 +273,8 @@ mod tests {
         expected["stream_url"] = around.stream_url.into();
         expected["player_url"] = around.player_url.into();
         expected["thumbnail_url"] = around.thumbnail_url.into();
+        firing.is_audio = true;
+        expected["basis"] = "text".into();
         let [delivery] = &firing.deliveries()[..] else {
             panic!("one receiver");
         };

@@ -1,5 +1,5 @@
 //! The embeddings service: scenes and transcripts in, lists and search by meaning out. It also judges batches of a transcript
-//! for alerts, by similarity (`similarity`), until a text model does.
+//! for alerts, by similarity (`similarity`), where their index's model reads no text.
 //!
 //! It reads observations from the bus, turns their texts into vectors and stores both (`intake`), and answers what the
 //! gateway asks about what is stored (`records`). It alone writes the store and reads it.

@@ -1,5 +1,5 @@
-//! Verdicts on batches of a transcript. No text model judges them yet, so an event's probability is how similar in meaning
-//! its prompt and the batch's text are; the verdict says so.
+//! Verdicts on batches of a transcript that no model has read, because the index's model can't: an event's probability is how
+//! similar in meaning its prompt and the batch's text are; the verdict says so.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,7 +23,8 @@ const MOST_PROMPTS: usize = 1000;
 pub(crate) struct Prompts(HashMap<String, Vec<f32>>);
 
 impl Prompts {
-    /// The verdicts that the enabled alerts on a batch's index wait for; none without a text.
+    /// The verdicts that the enabled alerts on a batch's index wait for; none without a text, nor on a batch that a model has
+    /// read and judged.
     pub(crate) async fn judge(
         &mut self,
         shared: &Shared,
@@ -33,6 +34,9 @@ impl Prompts {
         let (Some(Body::AudioScene(scene)), Some(vector)) = (&observation.body, vector) else {
             return Ok(Vec::new());
         };
+        if !observation.model_revision.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut verdicts = Vec::new();
         for event_id in watched(shared, scene, observation.end_us) {
             let Some(event) = shared.catalog.get::<EventRecord>(&event_id) else {

@@ -59,7 +59,7 @@ pub struct Config {
     /// The model of indexes that name none; one of `models`.
     pub default_model: String,
     /// The models that caption workers serve.
-    pub models: Vec<String>,
+    pub models: Vec<DescribingModel>,
     /// The engine that transcribes.
     pub engine: String,
     /// The threshold of alerts that set none, above 0 and at most 1.
@@ -76,6 +76,15 @@ pub struct Config {
     pub links: Links,
     /// What is kept of streams that set nothing else: shown with them.
     pub retention: Retention,
+}
+
+/// A model that caption workers serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescribingModel {
+    /// Its name, as indexes give it.
+    pub name: String,
+    /// Whether it answers about a text alone: then audio indexes have their prompt applied, and their events judged by it.
+    pub reads_text: bool,
 }
 
 /// Bounds on what clients take.

@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 use sightline_proto::ids;
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{
-    AlertRecord, CountWindowsRequest, EventRecord, RecordFilter, RecordKind, VerdictBody,
+    AlertRecord, CountWindowsRequest, EventRecord, Observation, RecordFilter, RecordKind,
+    VerdictBody,
 };
 use sightline_proto::time::timestamp;
 use sightline_proto::v1::{Alert, Event, alert};
@@ -97,6 +98,11 @@ async fn enabled_alerts_get_a_verdict_of_each_batch() -> Result<()> {
         batch("rts-1", "idx-2", 0, "Help, please help me!"),
         batch("rts-1", "idx-1", 4, "Listen, someone is calling for help!"),
         batch("rts-1", "idx-1", 5, ""),
+        Observation {
+            // A model has read this one.
+            model_revision: "reader-1".to_owned(),
+            ..batch("rts-1", "idx-1", 7, HELP)
+        },
         batch("rts-1", "idx-1", 6, HELP),
     ];
     platform.publish(&batches).await?;
@@ -104,7 +110,7 @@ async fn enabled_alerts_get_a_verdict_of_each_batch() -> Result<()> {
     service.holds(all(), batches.len()).await?;
     let revision = platform.embedder.revision();
     let mut probabilities = Vec::new();
-    for (verdict, batch) in found.iter().zip([&batches[0], &batches[2], &batches[4]]) {
+    for (verdict, batch) in found.iter().zip([&batches[0], &batches[2], &batches[5]]) {
         let (start_us, kind) = (batch.start_us, "verdict");
         let id = ids::observation_id(
             kind,

@@ -64,7 +64,7 @@ pub(crate) fn transcript(observation: &Observation) -> Option<v1::TranscriptSegm
     })
 }
 
-/// A verdict, as watchers see it.
+/// A verdict, as watchers see it; the hub knows which are by words.
 pub(crate) fn verdict(observation: &Observation, body: &VerdictBody) -> v1::Verdict {
     let basis = if body.by_similarity {
         v1::firing::Basis::Similarity

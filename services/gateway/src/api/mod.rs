@@ -54,6 +54,7 @@ pub(crate) use self::linking::Linker;
 pub(crate) use self::recordings::MAX_CLIP_US;
 pub(crate) use self::records::Records;
 pub(crate) use self::session::Session;
+pub(crate) use self::violations::shown;
 use self::watch::Hub;
 use crate::Config;
 use crate::admission::Admission;

@@ -2,7 +2,7 @@
 //! other names: see `understandings`.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sightline_proto::internal::subscribed::To;
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::time::{duration, duration_micros};
@@ -14,7 +14,7 @@ use super::answer::{Answer, Data, Refusal, renaming};
 use super::paging::{self, PageQuery};
 use super::request::{Body, Ids, Params, Switch, unsupported};
 use super::values::{Number, seconds, some, some_time, whole, written, wrong};
-use crate::api::Session;
+use crate::api::{Session, shown};
 
 /// What is asked of every window when the caller does not say.
 pub(super) const PROMPT: &str = "Describe the scene";
@@ -43,7 +43,7 @@ pub(super) struct Create {
     prompt: Option<String>,
     name: Option<String>,
     model_name: Option<String>,
-    model_config: Option<Value>,
+    model_config: Option<ModelConfig>,
     sandbox_id: Option<Value>,
     ws_connection_id: Option<String>,
     auto_start_transcript: Option<bool>,
@@ -57,6 +57,14 @@ struct Extraction {
     segmentation_value: Option<Number>,
 }
 
+/// What the model is told beside the prompt. Nothing else is known of it, and what would have no effect is refused.
+#[derive(Deserialize)]
+struct ModelConfig {
+    max_new_tokens: Option<Number>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
 /// A scene index.
 #[derive(Serialize)]
 struct SceneIndex {
@@ -67,6 +75,8 @@ struct SceneIndex {
     prompt: String,
     name: String,
     model_name: String,
+    /// False where a model that can't read text leaves the prompt of a transcript's index unanswered.
+    prompt_applied: bool,
     status: &'static str,
 }
 
@@ -84,6 +94,7 @@ fn scene_index(index: v1::Index) -> SceneIndex {
         prompt: index.prompt,
         name: index.name,
         model_name: index.model,
+        prompt_applied: index.prompt_applied,
     }
 }
 
@@ -114,10 +125,7 @@ pub(super) fn status(index: &v1::Index) -> &'static str {
 
 /// `POST /rtstream/{id}/index/scene`
 pub(super) async fn create(session: Session, ids: Ids, Body(body): Body<Create>) -> Answer {
-    unsupported([
-        ("model_config", &body.model_config),
-        ("sandbox_id", &body.sandbox_id),
-    ])?;
+    unsupported([("sandbox_id", &body.sandbox_id)])?;
     let connection = session.connection(body.ws_connection_id.as_deref()).await?;
     let index = match body.extraction_type.as_deref() {
         // One client says "time_based", the other one "time".
@@ -143,6 +151,7 @@ fn visual(ids: Ids, body: Create) -> Result<v1::CreateVisualIndexRequest, ApiErr
         name: body.name.unwrap_or_default(),
         model: model(body.model_name),
         sampling,
+        model_config: model_config(body.model_config)?,
         ..Default::default()
     })
 }
@@ -154,6 +163,7 @@ fn audio(ids: Ids, body: Create) -> Result<v1::CreateAudioIndexRequest, ApiError
         name: body.name.unwrap_or_default(),
         model: model(body.model_name),
         batching: body.extraction_config.map_or(Ok(None), batching)?,
+        model_config: model_config(body.model_config)?,
         ..Default::default()
     })
 }
@@ -175,6 +185,28 @@ pub(super) fn model(asked: Option<String>) -> String {
         return String::new();
     }
     asked
+}
+
+fn model_config(asked: Option<ModelConfig>) -> Result<Option<v1::ModelConfig>, ApiError> {
+    let Some(asked) = asked else {
+        return Ok(None);
+    };
+    if let Some(other) = asked.others.keys().next() {
+        let allowed = format!(
+            "\"max_new_tokens\" is all that it may hold, got {}",
+            shown(other)
+        );
+        return Err(wrong("model_config", allowed));
+    }
+    let most = i64::from(u32::MAX);
+    let tokens = whole(
+        "model_config.max_new_tokens",
+        asked.max_new_tokens,
+        0..=most,
+    )?;
+    Ok(tokens.map(|tokens| v1::ModelConfig {
+        max_new_tokens: tokens as u32,
+    }))
 }
 
 /// The sampling asked for; none if nothing is said of it.
@@ -247,6 +279,7 @@ pub(super) async fn get_scene(session: Session, ids: Ids) -> Answer {
 pub(super) struct Change {
     prompt: Option<String>,
     name: Option<String>,
+    model_config: Option<ModelConfig>,
 }
 
 /// `PATCH /rtstream/{id}/index/scene/{index}`: another prompt, while it runs too.
@@ -256,6 +289,8 @@ pub(super) async fn change(session: Session, ids: Ids, Body(body): Body<Change>)
         index_id: index.id,
         name: body.name,
         prompt: body.prompt,
+        model_config: model_config(body.model_config)?,
+        ..Default::default()
     };
     Data::of(scene_index(session.update_index(request).await?))
 }

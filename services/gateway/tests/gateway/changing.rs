@@ -254,6 +254,7 @@ async fn new_prompts_have_new_revisions_and_the_same_prompt_has_not() {
             index_id: watched.index.id.clone(),
             name: text(name),
             prompt: text(prompt),
+            ..Default::default()
         };
         let answer = client.indexes.update_index(request).await;
         let index = answer.expect("updated").into_inner().index.expect("set");

@@ -10,7 +10,7 @@ use sightline_bus::{Bus, ObservationKind, Subject};
 use sightline_catalog::Catalog;
 use sightline_catalog::seal::SealKey;
 use sightline_egress::Policy;
-use sightline_gateway::{ACCESS_TOKEN, ApiKeys, Config, Deps, Limits};
+use sightline_gateway::{ACCESS_TOKEN, ApiKeys, Config, Deps, DescribingModel, Limits};
 use sightline_proto::client::Client as PublicClient;
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{
@@ -118,7 +118,12 @@ impl Gateway {
             tls: None,
             allow_plain_keys: false,
             default_model: "demo-vlm".to_owned(),
-            models: vec!["demo-vlm".to_owned(), "other".to_owned()],
+            models: [("demo-vlm", false), ("other", false), ("reader", true)]
+                .map(|(name, reads_text)| DescribingModel {
+                    name: name.to_owned(),
+                    reads_text,
+                })
+                .into(),
             engine: "whisper".to_owned(),
             default_threshold: 0.6,
             media_root: Some(media),

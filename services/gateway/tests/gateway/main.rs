@@ -9,6 +9,7 @@ mod browser;
 mod changing;
 mod collections;
 mod deleting;
+mod describing;
 mod endpoints;
 mod errors;
 mod exporting;

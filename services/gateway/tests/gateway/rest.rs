@@ -1,6 +1,8 @@
 //! VideoDB's REST: every route's good and bad cases, in the envelope, over real HTTP.
 
 use serde_json::{Value, json};
+use sightline_proto::internal::IndexRecord;
+use sightline_proto::v1;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -224,7 +226,7 @@ async fn indexes_are_created_and_switched() {
     let create = |config: Value| {
         json!({
             "extraction_type": "time", "extraction_config": config, "prompt": null,
-            "model_name": null, "model_config": {}, "name": null,
+            "model_name": null, "model_config": {"max_new_tokens": "64"}, "name": null,
         })
     };
     for (config, expected) in [
@@ -246,7 +248,8 @@ async fn indexes_are_created_and_switched() {
         let id = text(&made["rtstream_index_id"]);
         let expected = json!({
             "rtstream_index_id": id, "rtstream_id": stream, "extraction_type": "time", "extraction_config": expected,
-            "prompt": "Describe the scene", "name": id, "model_name": "demo-vlm", "status": "running",
+            "prompt": "Describe the scene", "name": id, "model_name": "demo-vlm", "prompt_applied": true,
+            "status": "running",
         });
         assert_eq!(made, expected);
         let path = format!("/rtstream/{stream}/index/{id}/");
@@ -254,6 +257,18 @@ async fn indexes_are_created_and_switched() {
     }
     let listed = gateway.ask("GET", &all, Value::Null).await;
     let ids = names(&listed["scene_indexes"], "rtstream_index_id");
+    let told = |id: &str| {
+        let record = gateway.catalog.get::<IndexRecord>(id);
+        let index = record.and_then(|record| record.value.index.clone());
+        index.and_then(|index| index.model_config)
+    };
+    let tokens = |max_new_tokens| Some(v1::ModelConfig { max_new_tokens });
+    assert_eq!(told(&ids[0]), tokens(64));
+    let change = json!({"model_config": {"max_new_tokens": 96}});
+    gateway
+        .ask("PATCH", &format!("{all}/{}", ids[0]), change)
+        .await;
+    assert_eq!(told(&ids[0]), tokens(96));
     let newer = gateway
         .ask("GET", &format!("/rtstream/{stream}/indexes"), Value::Null)
         .await;
@@ -308,7 +323,10 @@ POST ALL {"extraction_type": "transcript", "extraction_config": {"segmenter": "l
 POST ALL {"extraction_type": "transcript", "extraction_config": {"segmenter": "sentence", "segmentation_value": 1.5}} -> 400 extraction_config.segmentation_value: 
 POST ALL {"extraction_type": "transcript", "auto_start_transcript": false} -> 400 auto_start_transcript: 
 POST ALL {"model_name": "gpt"} -> 400 model_name: one of demo-vlm, other
-POST ALL {"model_config": {"a": 1}} -> 400 model_config: not supported
+POST ALL {"model_config": {"a": 1}} -> 400 model_config: "max_new_tokens" is all that it may hold, got "a"
+POST ALL {"model_config": {"max_new_tokens": 1025}} -> 400 model_config.max_new_tokens: 1 to 1024
+POST ALL {"model_config": {"max_new_tokens": 1.5}} -> 400 model_config.max_new_tokens: a whole number
+POST ALL {"extraction_type": "transcript", "model_config": {"max_new_tokens": 1025}} -> 400 model_config.max_new_tokens: 1 to 1024
 POST ALL {"sandbox_id": "s"} -> 400 sandbox_id: not supported
 POST ALL {"prompt": ""} -> 400 prompt: 1 to 4000
 POST /rtstream/rts-x/index/scene {} -> 404 no stream
@@ -363,7 +381,7 @@ async fn a_transcript_is_batched_and_prompts_change() {
         let expected = json!({
             "rtstream_index_id": made["rtstream_index_id"], "rtstream_id": stream,
             "extraction_type": "transcript", "extraction_config": config, "prompt": "",
-            "name": "Words", "model_name": "demo-vlm", "status": "running",
+            "name": "Words", "model_name": "demo-vlm", "prompt_applied": false, "status": "running",
         });
         assert_eq!(made, expected);
     }

@@ -157,7 +157,7 @@ impl Batcher {
             let mut state = found
                 .as_ref()
                 .map_or_else(BatchingRecord::default, |f| f.value.as_ref().clone());
-            self.publish(&state.emitting).await?;
+            self.publish(index, &state.emitting).await?;
             state.emitting.clear();
             let cuts = change(&mut state);
             state.emitting = self.scenes(index, cuts);
@@ -168,7 +168,7 @@ impl Batcher {
             }
             failpoint::hit("batching.before_state");
             match self.store(&index.id, &state, found.as_ref()).await {
-                Ok(revision) => return self.emit(&index.id, state, revision).await,
+                Ok(revision) => return self.emit(index, state, revision).await,
                 Err(CatalogError::Conflict { .. } | CatalogError::Exists { .. }) => {
                     found = self.catalog.fetch(&index.id).await?;
                 }
@@ -181,7 +181,7 @@ impl Batcher {
     /// Publishes what is stored as decided, and stores that this is done.
     async fn emit(
         &self,
-        id: &str,
+        index: &Index,
         mut state: BatchingRecord,
         revision: u64,
     ) -> Result<(), AdvanceError> {
@@ -189,23 +189,33 @@ impl Batcher {
             return Ok(());
         }
         failpoint::hit("batching.after_state");
-        self.publish(&state.emitting).await?;
+        self.publish(index, &state.emitting).await?;
         failpoint::hit("batching.after_publish");
         self.scenes.inc_by(state.emitting.len() as u64);
         state.emitting.clear();
-        match self.catalog.update(id, &state, revision).await {
+        match self.catalog.update(&index.id, &state, revision).await {
             // Whoever wrote it meanwhile has published the same first.
             Ok(_) | Err(CatalogError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn publish(&self, scenes: &[Observation]) -> Result<(), BusError> {
+    /// To the model that reads them, or where the index's model reads nothing, out as they are.
+    async fn publish(&self, index: &Index, scenes: &[Observation]) -> Result<(), BusError> {
+        let record = self.catalog.get::<IndexRecord>(&index.id);
+        let is_read = record.is_some_and(|record| record.value.reads_text);
         for scene in scenes {
-            let subject = Subject::Observation {
-                partition: self.catalog.partition_of(&scene.rtstream_id),
-                kind: ObservationKind::AudioScene,
-                rtstream: scene.rtstream_id.clone(),
+            let subject = if is_read {
+                Subject::Text {
+                    model: index.model.clone(),
+                    index: index.id.clone(),
+                }
+            } else {
+                Subject::Observation {
+                    partition: self.catalog.partition_of(&scene.rtstream_id),
+                    kind: ObservationKind::AudioScene,
+                    rtstream: scene.rtstream_id.clone(),
+                }
             };
             self.bus.publish(&subject, &scene.id, scene).await?;
         }

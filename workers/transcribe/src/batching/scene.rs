@@ -7,7 +7,7 @@ use sightline_proto::v1::Index;
 
 use super::cutting::Cut;
 
-/// The scene of a batch. No model applies the index's prompt yet, so its text is the transcript itself.
+/// The scene of a batch, as long as no model has applied the index's prompt: its text is the transcript itself.
 pub(crate) fn scene(index: &Index, collection_id: &str, cut: Cut) -> Observation {
     let id = ids::observation_id(
         "audio_scene",

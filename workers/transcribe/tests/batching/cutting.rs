@@ -84,6 +84,28 @@ async fn a_batch_says_what_it_is() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_model_reads_goes_to_the_model() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.index("idx-1", words(2), 0).await?;
+    platform.index("idx-2", words(2), 0).await?;
+    platform.read_by("idx-2", "reader").await?;
+    let worker = platform.serve().await?;
+    platform.say(1, "one two three four").await?;
+    let others = platform.batches("idx-1", 2).await?;
+    let read = platform.texts("reader", "idx-2", 2).await?;
+    for (one, other) in read.iter().zip(&others) {
+        let (scene, expected) = (body(one)?, body(other)?);
+        assert_eq!(
+            (&scene.transcript, scene.batch),
+            (&expected.transcript, expected.batch)
+        );
+        assert!(!scene.prompt_applied && one.model_revision.is_empty());
+    }
+    assert!(platform.batches("idx-2", 0).await?.is_empty());
+    worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transcript_that_comes_again_changes_nothing() -> Result<()> {
     let platform = Platform::start().await?;
     platform.index("idx-1", words(2), 0).await?;

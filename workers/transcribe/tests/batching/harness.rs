@@ -100,6 +100,19 @@ impl Platform {
         Ok(())
     }
 
+    /// Has an index's batches read by a model.
+    pub async fn read_by(&self, index: &str, model: &str) -> Result<()> {
+        let changed = self.catalog.modify::<IndexRecord>(index, |record| {
+            record.reads_text = true;
+            if let Some(index) = &mut record.index {
+                model.clone_into(&mut index.model);
+            }
+            true
+        });
+        changed.await?;
+        Ok(())
+    }
+
     pub async fn change_index(&self, id: &str, change: fn(&mut Index)) -> Result<()> {
         let changed = self.catalog.modify::<IndexRecord>(id, |record| {
             record.index.as_mut().map(change);
@@ -137,12 +150,32 @@ impl Platform {
 
     /// All batches of an index, once there are as many, in the order in which they came.
     pub async fn batches(&self, index: &str, count: usize) -> Result<Vec<Observation>> {
+        self.batches_in(
+            StreamName::Observations,
+            "obs.*.audio_scene.*",
+            index,
+            count,
+        )
+        .await
+    }
+
+    /// The same of those that wait for this model.
+    pub async fn texts(&self, model: &str, index: &str, count: usize) -> Result<Vec<Observation>> {
+        let filter = format!("texts.{model}.{index}");
+        self.batches_in(StreamName::Texts, &filter, index, count)
+            .await
+    }
+
+    async fn batches_in(
+        &self,
+        stream: StreamName,
+        filter: &str,
+        index: &str,
+        count: usize,
+    ) -> Result<Vec<Observation>> {
         let waiting = async {
             loop {
-                let found = self
-                    .bus
-                    .read::<Observation>(StreamName::Observations, "obs.*.audio_scene.*", 10_000)
-                    .await?;
+                let found = self.bus.read::<Observation>(stream, filter, 10_000).await?;
                 let found = found.into_iter().map(|received| received.message);
                 let found: Vec<_> = found
                     .filter(|o| body(o).is_ok_and(|body| body.index_id == index))

@@ -97,6 +97,7 @@ mod tests {
             recorded: false,
             scene_id: String::new(),
             text: String::new(),
+            transcript: String::new(),
         }
     }
 

@@ -1,5 +1,5 @@
-//! How likely what is asked is in each window: by a caption worker that looks at its recorded frames, or else by how similar in
-//! meaning its stored description is, which the embeddings service says.
+//! How likely what is asked is in each window: by a caption worker that looks at its recorded frames or reads what was said in it,
+//! or else by how similar in meaning its stored description is, which the embeddings service says.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::api::Session;
 
 /// How long decoding the frames of a window may take.
 const DECODING: Duration = Duration::from_secs(16);
-/// How long a look at them may take, with the wait for the windows of live streams.
+/// How long a look at them, or reading, may take, with the wait for the windows of live streams.
 const LOOKING: Duration = Duration::from_secs(30);
 /// How often somebody is asked, and how long after nobody answered: a worker may just be starting.
 const ATTEMPTS: u32 = 5;
@@ -59,7 +59,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Judges a window; none if neither frames nor a description of it can be had.
+    /// Judges a window; none if nothing of it can be had.
     ///
     /// # Errors
     /// When nobody answers, or the model can't take the prompt.
@@ -68,8 +68,12 @@ impl<'a> Judge<'a> {
         if window.recorded {
             let frames = self.frames(window).await?;
             if !frames.is_empty() {
-                return self.look(frames).await.map(Some);
+                return self.ask_model(frames, "").await.map(Some);
             }
+        }
+        if self.job.reads_text && !window.transcript.is_empty() {
+            let read = self.ask_model(Vec::new(), &window.transcript).await;
+            return read.map(Some);
         }
         if window.scene_id.is_empty() {
             return Ok(None);
@@ -106,21 +110,25 @@ impl<'a> Judge<'a> {
         Ok(answer.frames)
     }
 
-    async fn look(&self, frames: Vec<Frame>) -> Result<Verdict, ApiError> {
+    /// Has the frames looked at, or else the text read.
+    async fn ask_model(&self, frames: Vec<Frame>, text: &str) -> Result<Verdict, ApiError> {
+        let basis = if frames.is_empty() {
+            Basis::Text
+        } else {
+            Basis::Frames
+        };
         let model = &self.job.index.model;
         let question = JudgeRequest {
             model: model.clone(),
             frames,
             window_us: self.job.sampling.window_us,
             questions: vec![self.job.prompt.clone()],
+            text: text.to_owned(),
         };
         let ask = Ask::Judge(model);
         let answer: JudgeResponse = self.asked(ask, &question, LOOKING, "caption").await?;
         match answer.probabilities.first() {
-            Some(&probability) => Ok(Verdict {
-                probability,
-                basis: Basis::Frames,
-            }),
+            Some(&probability) => Ok(Verdict { probability, basis }),
             None => {
                 tracing::warn!(error = answer.error, model, "a backtest is not judged");
                 let message = format!("{model} cannot judge this: {}", answer.error);

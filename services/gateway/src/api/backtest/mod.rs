@@ -55,6 +55,8 @@ struct Job {
     event_id: String,
     label: String,
     index: Index,
+    /// Whether its model reads what was said.
+    reads_text: bool,
     sampling: Sampling,
     start_us: i64,
     end_us: i64,
@@ -102,7 +104,8 @@ impl Session {
             let event = self.get_event(&request.event_id).await?;
             (event.prompt, event.label)
         };
-        let index = self.index(&request.index_id).await?;
+        let record = self.index_record(&request.index_id).await?;
+        let index = record.index.clone().unwrap_or_default();
         let asked = index.sampling.unwrap_or_default();
         let labels = request.labels.iter();
         Ok(Job {
@@ -114,6 +117,7 @@ impl Session {
                 frame_count: asked.frame_count,
             },
             index,
+            reads_text: record.reads_text,
             start_us,
             end_us,
             threshold,

@@ -19,14 +19,16 @@ pub(super) struct Window {
     /// The id of its stored description; empty if there is none.
     pub(super) scene_id: String,
     pub(super) text: String,
+    /// What was said in it; empty for pictures.
+    pub(super) transcript: String,
 }
 
 impl Window {
     /// The window that an observation describes, if it does that.
     pub(super) fn of_scene(observation: &Observation) -> Option<Self> {
-        let (number, text) = match observation.body.as_ref()? {
-            Body::Scene(scene) => (scene.window, &scene.text),
-            Body::AudioScene(scene) => (scene.batch, &scene.text),
+        let (number, text, transcript) = match observation.body.as_ref()? {
+            Body::Scene(scene) => (scene.window, &scene.text, ""),
+            Body::AudioScene(scene) => (scene.batch, &scene.text, scene.transcript.as_str()),
             _ => return None,
         };
         Some(Self {
@@ -37,6 +39,7 @@ impl Window {
             recorded: false,
             scene_id: observation.id.clone(),
             text: text.clone(),
+            transcript: transcript.to_owned(),
         })
     }
 }
@@ -113,6 +116,7 @@ fn on_grid(job: &Job, recorded: &[(i64, i64)], epochs: &BTreeSet<i64>) -> Vec<Wi
                     recorded: true,
                     scene_id: String::new(),
                     text: String::new(),
+                    transcript: String::new(),
                 });
             }
             at_us = end_us.min(next_us);
@@ -164,6 +168,7 @@ mod tests {
             event_id: String::new(),
             label: String::new(),
             index: Index::default(),
+            reads_text: false,
             sampling: Sampling {
                 window_us: 5 * SECOND,
                 frame_count: 2,
@@ -186,6 +191,7 @@ mod tests {
             recorded: false,
             scene_id: format!("{epoch}-{number}"),
             text: "a road".to_owned(),
+            transcript: String::new(),
         }
     }
 

@@ -10,8 +10,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use sightline_bus::{Bus, BusError, Start, StreamName};
 use sightline_catalog::{Catalog, CatalogError};
-use sightline_proto::internal::{Observation, RtStreamRecord};
+use sightline_proto::internal::{IndexRecord, Observation, RtStreamRecord};
+use sightline_proto::v1::firing::Basis;
 use sightline_proto::v1::watch_response::Message;
+use sightline_proto::v1::{self, index};
 use sightline_service::admin::Readiness;
 use sightline_service::{Shutdown, chain};
 use thiserror::Error;
@@ -202,9 +204,23 @@ impl Hub {
             Message::AudioScene(scene) => Message::AudioScene(self.linker.link(scene)),
             Message::Transcript(segment) => Message::Transcript(self.linker.link(segment)),
             Message::Alert(firing) => Message::Alert(self.linker.link(firing)),
+            Message::Verdict(verdict) => Message::Verdict(self.with_basis(verdict)),
             other => other,
         };
         Ok(Some(happening))
+    }
+
+    /// What a model judged by: only the index tells whether that was pictures or words.
+    fn with_basis(&self, mut verdict: v1::Verdict) -> v1::Verdict {
+        let record = self.catalog.get::<IndexRecord>(&verdict.index_id);
+        let index = record
+            .as_ref()
+            .and_then(|record| record.value.index.as_ref());
+        let is_audio = index.is_some_and(|index| index.kind() == index::Kind::Audio);
+        if is_audio && verdict.basis() == Basis::Frames {
+            verdict.set_basis(Basis::Text);
+        }
+        verdict
     }
 
     /// Whose a stream is. The view may trail what others wrote, so the server has the last word on what it lacks.

@@ -9,7 +9,7 @@ use fastembed::{
 
 use crate::onnx::{self, Memory};
 use crate::revision::revision;
-use crate::{Embedder, InferenceError, Placed};
+use crate::{Embedder, InferenceError, Placed, memory};
 
 /// As sentence-transformers uses MiniLM; longer texts are cut.
 const MAX_TOKENS: usize = 256;
@@ -26,10 +26,20 @@ pub struct TextEmbedder {
 impl TextEmbedder {
     /// Loads `model.onnx` (or `onnx/model.onnx`) and the four tokenizer files of `directory`.
     pub fn load(directory: &Path, threads: usize) -> Result<Self, InferenceError> {
+        Self::load_on(directory, Placed::Cpu, threads)
+    }
+
+    /// [`Self::load`] on a device: see [`crate::onnx::place`].
+    pub fn load_on(
+        directory: &Path,
+        device: Placed,
+        threads: usize,
+    ) -> Result<Self, InferenceError> {
         let tokenizer = ["tokenizer.json", "config.json", "special_tokens_map.json"]
             .map(|name| directory.join(name));
         let tokenizer_config = directory.join("tokenizer_config.json");
         let weights = weights_file(directory);
+        memory::check(std::slice::from_ref(&weights), memory::available())?;
         let [tokenizer_file, config_file, special_tokens_map_file] = &tokenizer;
         let files = TokenizerFiles {
             tokenizer_file: read(tokenizer_file)?,
@@ -41,7 +51,7 @@ impl TextEmbedder {
             UserDefinedEmbeddingModel::new(read(&weights)?, files).with_pooling(Pooling::Mean);
         let options = InitOptionsUserDefined::new()
             .with_environment(onnx::environment()?)
-            .with_execution_providers(onnx::providers(Placed::Cpu, Memory::Returned))
+            .with_execution_providers(onnx::providers(device, Memory::Returned))
             .with_intra_threads(threads.max(1))
             .with_max_length(MAX_TOKENS)
             .with_session_config("session.intra_op.allow_spinning", "0");

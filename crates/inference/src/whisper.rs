@@ -1,18 +1,24 @@
 //! Speech to text with whisper.cpp: greedy, with segment and word times.
 
+mod invented;
+
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Once;
 
+use invented::Line;
 use whisper_rs::{
     FullParams, SamplingStrategy, WhisperContext, WhisperContextParameters, WhisperSegment,
-    WhisperSysContext, WhisperSysState, WhisperTokenData, WhisperTokenId,
+    WhisperSysContext, WhisperSysState, WhisperTokenData, WhisperTokenId, get_lang_id, get_lang_str,
 };
 
 use crate::revision::revision;
-use crate::{InferenceError, Speech, SpokenSegment, SpokenWord, Transcriber, Transcript};
+use crate::{
+    Device, InferenceError, Placed, Speech, SpokenSegment, SpokenWord, Transcriber, Transcript,
+    memory,
+};
 
 /// Samples per second of the audio that [`Whisper`] takes.
 pub const SAMPLE_RATE: usize = 16_000;
@@ -28,8 +34,30 @@ const GGML_MAGIC: [u8; 4] = *b"lmgg";
 pub struct Whisper {
     context: WhisperContext,
     threads: usize,
-    language: &'static str,
     revision: String,
+}
+
+/// Decides where a model computes. whisper.cpp takes the CPU without a word where it finds no device, so this looks for the
+/// driver's file of it.
+///
+/// # Errors
+/// When a CUDA device is asked for by its number, and there is none or this build cannot use it.
+pub fn place(device: Device) -> Result<Placed, InferenceError> {
+    device.place(|number| {
+        if !cfg!(feature = "cuda-whisper") {
+            return Err(
+                "this sightline was built without the feature cuda, which whisper.cpp needs; build it with that, or take \
+                 the device cpu"
+                    .to_owned(),
+            );
+        }
+        let file = format!("/dev/nvidia{number}");
+        if Path::new(&file).exists() {
+            Ok(())
+        } else {
+            Err(format!("there is no {file}: check the driver, and the container's devices"))
+        }
+    })
 }
 
 impl Whisper {
@@ -37,30 +65,61 @@ impl Whisper {
     /// They wait for each other by spinning: with more of them than idle cores, a call takes
     /// several times as long as with one.
     pub fn load(file: &Path, threads: usize) -> Result<Self, InferenceError> {
+        Self::load_on(file, Placed::Cpu, threads)
+    }
+
+    /// [`Self::load`] on a device: see [`place`].
+    pub fn load_on(file: &Path, device: Placed, threads: usize) -> Result<Self, InferenceError> {
         check_magic(file)?;
+        memory::check(&[file.to_owned()], memory::available())?;
         log_to_tracing();
         let mut parameters = WhisperContextParameters::new();
         parameters.use_gpu(false).flash_attn(false);
+        if let Placed::Cuda(number) = device {
+            let number = i32::try_from(number).unwrap_or(i32::MAX);
+            parameters.use_gpu(true).gpu_device(number);
+        }
         let context = WhisperContext::new_with_params(file, parameters)
             .map_err(|e| InferenceError::load(file, e))?;
-        let language = if context.is_multilingual() {
-            "auto"
-        } else {
-            "en"
-        };
         let revision = revision("whisper greedy", [file])?;
         Ok(Self {
             context,
             threads: threads.max(1),
-            language,
             revision,
         })
     }
 
-    fn parameters(&self) -> FullParams<'_, '_> {
+    /// Whether it knows other languages than English, and translates them.
+    pub fn is_multilingual(&self) -> bool {
+        self.context.is_multilingual()
+    }
+
+    /// The language as whisper.cpp is told it.
+    fn language<'a>(&self, speech: &'a Speech) -> Result<&'a str, InferenceError> {
+        let refused = |problem: String| Err(InferenceError::InvalidInput(problem));
+        if speech.translate && !self.is_multilingual() {
+            return refused("this model knows English alone and cannot translate".to_owned());
+        }
+        // whisper.cpp knows the languages' names too, and its bindings panic at a NUL.
+        let is_code = |code: &str| code.len() <= 3 && code.bytes().all(|c| c.is_ascii_lowercase());
+        match speech.language.as_deref() {
+            None if self.is_multilingual() => Ok("auto"),
+            None | Some("en") => Ok("en"),
+            Some(other) if !self.is_multilingual() => refused(format!(
+                "this model knows English (\"en\") alone, not {other:?}"
+            )),
+            Some(other) if is_code(other) && get_lang_id(other).is_some() => Ok(other),
+            Some(other) => refused(format!(
+                "{other:?} is no language that Whisper knows; give its code of ISO 639-1, such as \"de\""
+            )),
+        }
+    }
+
+    fn parameters<'a>(&self, language: &'a str, translate: bool) -> FullParams<'a, 'a> {
         let mut p = FullParams::new(SamplingStrategy::Greedy { best_of: 1 });
         p.set_n_threads(i32::try_from(self.threads).unwrap_or(i32::MAX));
-        p.set_language(Some(self.language));
+        p.set_language(Some(language));
+        p.set_translate(translate);
         p.set_no_context(true);
         p.set_suppress_nst(true);
         p.set_token_timestamps(true);
@@ -77,7 +136,8 @@ impl Transcriber for Whisper {
         &self.revision
     }
 
-    fn transcribe(&self, pcm: &[f32], _speech: &Speech) -> Result<Transcript, InferenceError> {
+    fn transcribe(&self, pcm: &[f32], speech: &Speech) -> Result<Transcript, InferenceError> {
+        let language = self.language(speech)?;
         if pcm.is_empty() {
             return Ok(Transcript::default());
         }
@@ -93,7 +153,7 @@ impl Transcriber for Whisper {
         let failed = |e| InferenceError::run("transcribing", e);
         let mut state = self.context.create_state().map_err(failed)?;
         let mut decoded: Decoded = Vec::new();
-        let mut parameters = self.parameters();
+        let mut parameters = self.parameters(language, speech.translate);
         // SAFETY: whisper.cpp calls `record` only within `full`, on this thread (one decoder),
         // with the pointer to `decoded`, which outlives it and is not used meanwhile.
         unsafe {
@@ -101,10 +161,15 @@ impl Transcriber for Whisper {
             parameters.set_filter_logits_callback_user_data((&raw mut decoded).cast());
         }
         state.full(parameters, pcm).map_err(failed)?;
-        let segments = state.as_iter().map(|s| self.spoken_segment(&s, &decoded));
+        let lines = state.as_iter().map(|segment| Line {
+            sureness: sureness(&segment, self.context.token_eot()),
+            segment: self.spoken_segment(&segment, &decoded),
+        });
+        let segments = invented::said(lines.filter(|line| !line.segment.text.is_empty()));
+        let heard = get_lang_str(state.full_lang_id_from_state()).filter(|_| !segments.is_empty());
         Ok(Transcript {
-            language: String::new(),
-            segments: segments.filter(|s| !s.text.is_empty()).collect(),
+            language: heard.unwrap_or_default().to_owned(),
+            segments,
         })
     }
 }
@@ -154,6 +219,16 @@ impl Whisper {
         let steps = f64::from(end - before);
         (before >= first_time).then(|| seconds(segment.end_timestamp()) - steps * TIME_STEP)
     }
+}
+
+/// The mean of the logarithms of the text tokens' probabilities.
+fn sureness(segment: &WhisperSegment<'_>, end_of_text: WhisperTokenId) -> f32 {
+    let tokens = (0..segment.n_tokens()).filter_map(|i| segment.get_token(i));
+    let of_text = tokens.filter(|token| token.token_id() < end_of_text);
+    let (sum, count) = of_text.fold((0.0, 0.0), |(sum, count), token| {
+        (sum + token.token_data().plog, count + 1.0)
+    });
+    if count > 0.0 { sum / count } else { 0.0 }
 }
 
 /// Seconds from one timestamp token to the next.

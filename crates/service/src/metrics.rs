@@ -1,5 +1,7 @@
 //! The metrics of one process, in the text format that Prometheus scrapes.
 
+use std::any::Any;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::text::encode;
@@ -7,24 +9,35 @@ use prometheus_client::registry::{Metric, Registry};
 
 /// Where a process registers its metrics. Clones share one registry.
 #[derive(Clone, Default)]
-pub struct Metrics(Arc<Mutex<Registry>>);
+pub struct Metrics(Arc<Mutex<Registered>>);
+
+#[derive(Default)]
+struct Registered {
+    registry: Registry,
+    by_name: HashMap<String, Box<dyn Any + Send>>,
+}
 
 impl Metrics {
     /// Registers a metric and returns it: keep a clone of the metric and count on it. Names are `sightline_<what>_<unit>`;
-    /// counters get `_total` appended.
+    /// counters get `_total` appended. A second of the same name and kind is the first one: a process that runs a role twice,
+    /// for two models, counts both together.
     pub fn register<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .register(name, help, metric.clone());
+        let mut registered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = registered.by_name.get(name);
+        if let Some(first) = first.and_then(|first| first.downcast_ref::<M>()) {
+            return first.clone();
+        }
+        registered.registry.register(name, help, metric.clone());
+        let kept: Box<dyn Any + Send> = Box::new(metric.clone());
+        registered.by_name.insert(name.to_owned(), kept);
         metric
     }
 
     /// All metrics as text.
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        let registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        encode(&mut text, &registry).expect("writing to a String cannot fail");
+        let registered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        encode(&mut text, &registered.registry).expect("writing to a String cannot fail");
         text
     }
 }
@@ -48,6 +61,10 @@ mod tests {
         let metrics = Metrics::default();
         let counter = metrics.register("sightline_things", "Things.", Counter::<u64>::default());
         counter.inc();
-        assert!(metrics.encode().contains("sightline_things_total 1"));
+        let again = metrics.register("sightline_things", "Things.", Counter::<u64>::default());
+        again.inc();
+        let text = metrics.encode();
+        assert!(text.contains("sightline_things_total 2"), "{text}");
+        assert_eq!(text.matches("# HELP").count(), 1, "{text}");
     }
 }

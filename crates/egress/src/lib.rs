@@ -3,10 +3,12 @@
 //! The decision falls when connecting, on the resolved address, and the connection goes to exactly the address that was
 //! decided on: whatever a URL looks like, whatever its name resolves to the next time, there is nothing between the check
 //! and the use. Redirects are not followed (a 3xx is an answer like any other), proxy variables are not read, responses
-//! are read up to 4 kB, and every exchange has a deadline. Idle connections are kept and used again; the policy is fixed
-//! for the life of an [`Egress`], so a kept connection is one that it would allow now.
+//! are read up to 4 kB (by [`Egress::exchange`], up to what its caller says), and every exchange has a deadline. Idle
+//! connections are kept and used again; the policy is fixed for the life of an [`Egress`], so a kept connection is one
+//! that it would allow now.
 
 mod connect;
+mod exchange;
 mod policy;
 mod target;
 #[cfg(test)]
@@ -31,6 +33,7 @@ use tokio::time::{Instant, timeout_at};
 use connect::{Connector, Resolve};
 use target::Target;
 
+pub use exchange::{Answer, Question};
 pub use policy::{Policy, Refused};
 
 /// How much of a response's body is read, so that its connection can be used again.

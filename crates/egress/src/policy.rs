@@ -29,6 +29,14 @@ pub struct Refused {
 }
 
 impl Policy {
+    /// Every address is allowed: for servers that the operator names, never for URLs of users.
+    pub fn anywhere() -> Self {
+        let all = ["0.0.0.0/0", "::/0"];
+        Self {
+            allow: all.map(|net| net.parse().expect("a range")).to_vec(),
+        }
+    }
+
     /// Decides on an address, as it is about to be connected to.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod error;
 mod image;
 mod memory;
 pub mod onnx;
+pub mod openai;
 mod revision;
 pub mod vlm;
 pub mod whisper;

@@ -1,0 +1,380 @@
+//! Requests to one model of one server: bounded in number, time and size, tried again where that may help.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use sightline_egress::{Answer, Egress, Policy, Question, Timeouts};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::breaker::Breaker;
+use super::error::RemoteError;
+use super::said;
+use crate::InferenceError;
+
+/// How often a request is tried again.
+const RETRIES: u32 = 2;
+/// How long to wait before the first of these; twice as long before the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// A server that asks for more patience than this is given up for now.
+const MAX_PAUSE: Duration = Duration::from_secs(20);
+/// How long resolving, connecting and the TLS handshake may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Most bytes of an answer: 32 vectors of 4,096 numbers are 2 MB.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// How to reach a model.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the API begins, for example `http://host:8000/v1`.
+    pub url: String,
+    /// The model's name there.
+    pub model: String,
+    /// What lets us in.
+    pub key: Option<Key>,
+    /// How long one try may take.
+    pub timeout: Duration,
+    /// Most requests at once, at least 1.
+    pub concurrency: usize,
+}
+
+impl Options {
+    /// Without a key, 30 s a try, 8 requests at once.
+    pub fn new(url: impl Into<String>, model: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            model: model.into(),
+            key: None,
+            timeout: Duration::from_secs(30),
+            concurrency: 8,
+        }
+    }
+}
+
+/// An API key. Neither its Debug form nor any error or log shows it.
+#[derive(Clone)]
+pub struct Key(String);
+
+impl Key {
+    /// Reads it from a file; white space around it does not count.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds something else than one line of visible characters.
+    pub fn read(path: &Path) -> Result<Self, InferenceError> {
+        let text = std::fs::read_to_string(path).map_err(|source| RemoteError::KeyFile {
+            path: path.to_owned(),
+            source,
+        })?;
+        let key = text.trim();
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let path = path.to_owned();
+            return Err(RemoteError::Key { path }.into());
+        }
+        Ok(Self(key.to_owned()))
+    }
+
+    fn header(&self) -> HeaderValue {
+        let value = format!("Bearer {}", self.0);
+        let mut value = HeaderValue::from_str(&value).expect("visible ASCII");
+        value.set_sensitive(true);
+        value
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// A model of an OpenAI-compatible server. Clones share its limits.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    egress: Egress,
+    options: Options,
+    /// Requests under way, and those among them that may take long.
+    slots: Semaphore,
+    long: Semaphore,
+    breaker: Breaker,
+    /// What the server says about the model, as far as it stays the same.
+    about: String,
+}
+
+/// How long a request is expected to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// A word.
+    Short,
+    /// Sentences: these leave some of the slots to the short ones.
+    Long,
+}
+
+/// Leave to have one request under way.
+pub(super) struct Slot<'a> {
+    _slot: SemaphorePermit<'a>,
+    _long: Option<SemaphorePermit<'a>>,
+}
+
+/// What is posted.
+pub(super) struct Post {
+    pub(super) path: &'static str,
+    pub(super) content_type: String,
+    pub(super) body: Bytes,
+}
+
+impl Post {
+    pub(super) fn json(path: &'static str, body: &Value) -> Self {
+        Self {
+            path,
+            content_type: "application/json".to_owned(),
+            body: body.to_string().into(),
+        }
+    }
+}
+
+impl Client {
+    /// Asks the server which models it has. One that cannot tell (it has no page `/models`) is believed to have the model.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, does not let us in, is none of this kind, or does not have the model: then with
+    /// the names of those that it has.
+    pub async fn connect(mut options: Options) -> Result<Self, InferenceError> {
+        check_url(&mut options.url)?;
+        let timeouts = Timeouts {
+            connect: CONNECT.min(options.timeout),
+            total: options.timeout,
+        };
+        let concurrency = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        let mut inner = Inner {
+            egress: Egress::new(Policy::anywhere(), timeouts),
+            slots: Semaphore::new(concurrency),
+            long: Semaphore::new((concurrency - concurrency.div_ceil(4)).max(1)),
+            breaker: Breaker::default(),
+            about: String::new(),
+            options,
+        };
+        if let Some(models) = inner.models().await? {
+            inner.about = said::about(&models, &inner.options.model)
+                .ok_or_else(|| inner.unknown_model(&models))?;
+        }
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// The model's name.
+    pub(super) fn model(&self) -> &str {
+        &self.0.options.model
+    }
+
+    /// 16 hexadecimal digits over where the model is, its name, what the server says about it, and what `label` names.
+    pub(super) fn revision(&self, label: &str) -> String {
+        let Options { url, model, .. } = &self.0.options;
+        let mut hash = Sha256::new();
+        for part in [label, url, model, &self.0.about] {
+            hash.update(part);
+            hash.update([0]);
+        }
+        let digits = hash.finalize();
+        digits[..8].iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Waits until one more request may be under way.
+    pub(super) async fn slot(&self, length: Length) -> Slot<'_> {
+        let closed = "the semaphores are never closed";
+        let long = match length {
+            Length::Short => None,
+            Length::Long => Some(self.0.long.acquire().await.expect(closed)),
+        };
+        Slot {
+            _slot: self.0.slots.acquire().await.expect(closed),
+            _long: long,
+        }
+    }
+
+    /// Posts while `_slot` is held.
+    pub(super) async fn post(&self, post: &Post, _slot: &Slot<'_>) -> Result<Value, RemoteError> {
+        let url = self.url(post.path);
+        let mut headers = self.0.headers();
+        let content_type = HeaderValue::from_str(&post.content_type);
+        headers.insert(CONTENT_TYPE, content_type.expect("ours are visible ASCII"));
+        let question = Question {
+            method: Method::POST,
+            url,
+            headers,
+            body: post.body.clone(),
+        };
+        self.0.ask(question).await
+    }
+
+    /// The address that a path of the API has.
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.0.options.url)
+    }
+}
+
+impl Inner {
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(key) = &self.options.key {
+            headers.insert(AUTHORIZATION, key.header());
+        }
+        headers
+    }
+
+    /// What the server says about its models; None if it cannot say.
+    async fn models(&self) -> Result<Option<Vec<Value>>, RemoteError> {
+        let url = format!("{}/models", self.options.url);
+        let question = Question {
+            method: Method::GET,
+            url: url.clone(),
+            headers: self.headers(),
+            body: Bytes::new(),
+        };
+        let mut answer = match self.repeat(question).await {
+            Ok(answer) => answer,
+            Err(
+                RemoteError::Missing { .. }
+                | RemoteError::Model { .. }
+                | RemoteError::Refused { .. },
+            ) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match answer["data"].take() {
+            Value::Array(models) => Ok(Some(models)),
+            _ => Err(RemoteError::answer(&url, "it lists no models (field data)")),
+        }
+    }
+
+    fn unknown_model(&self, models: &[Value]) -> RemoteError {
+        RemoteError::Model {
+            url: self.options.url.clone(),
+            model: self.options.model.clone(),
+            known: said::names(models),
+        }
+    }
+
+    async fn ask(&self, question: Question) -> Result<Value, RemoteError> {
+        let answer = self.repeat(question).await;
+        let Err(RemoteError::Model { url, model, .. }) = answer else {
+            return answer;
+        };
+        let models = self.models().await.ok().flatten().unwrap_or_default();
+        let known = said::names(&models);
+        Err(RemoteError::Model { url, model, known })
+    }
+
+    async fn repeat(&self, question: Question) -> Result<Value, RemoteError> {
+        let mut pause = FIRST_PAUSE;
+        for left in (0..=RETRIES).rev() {
+            let error = match self.once(question.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let wait = error.retry_after().unwrap_or(pause);
+            if left == 0 || !error.may_pass() || wait > MAX_PAUSE {
+                return Err(error);
+            }
+            tracing::debug!(%error, ?wait, "a remote model is asked again");
+            tokio::time::sleep(wait).await;
+            pause *= 2;
+        }
+        unreachable!("the last try returns")
+    }
+
+    async fn once(&self, question: Question) -> Result<Value, RemoteError> {
+        let url = question.url.clone();
+        let leave = self.breaker.ask().map_err(|again| RemoteError::Paused {
+            url: url.clone(),
+            again,
+        })?;
+        let timeout = self.options.timeout;
+        let answered = self.egress.exchange(question, MAX_ANSWER, timeout).await;
+        let read = match answered {
+            Ok(answer) => self.read(&url, &answer),
+            Err(error) => Err(RemoteError::from_egress(&url, error)),
+        };
+        match &read {
+            Err(error) if error.is_failure() => leave.failed(),
+            _ => leave.answered(),
+        }
+        read
+    }
+
+    fn read(&self, url: &str, answer: &Answer) -> Result<Value, RemoteError> {
+        let status = StatusCode::from_u16(answer.status).unwrap_or_default();
+        let url = url.to_owned();
+        let number = answer.status;
+        if status.is_success() {
+            return said::json(&url, answer);
+        }
+        let key = self.options.key.as_ref().map(|key| key.0.as_str());
+        let message = said::complaint(answer, key);
+        Err(match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RemoteError::Forbidden {
+                url,
+                status: number,
+            },
+            StatusCode::NOT_FOUND if message.to_lowercase().contains("model") => {
+                RemoteError::Model {
+                    url,
+                    model: self.options.model.clone(),
+                    known: String::new(),
+                }
+            }
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => RemoteError::Missing { url },
+            StatusCode::NOT_IMPLEMENTED => refused(url, number, message),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+                unavailable(url, answer, message)
+            }
+            _ if status.is_server_error() => unavailable(url, answer, message),
+            _ if status.is_redirection() => {
+                let problem =
+                    format!("it leads elsewhere (status {number}), which is not followed");
+                RemoteError::Answer { url, problem }
+            }
+            _ => refused(url, number, message),
+        })
+    }
+}
+
+fn refused(url: String, status: u16, message: String) -> RemoteError {
+    RemoteError::Refused {
+        url,
+        status,
+        message,
+    }
+}
+
+fn unavailable(url: String, answer: &Answer, message: String) -> RemoteError {
+    RemoteError::Unavailable {
+        url,
+        status: answer.status,
+        message,
+        retry_after: answer.retry_after,
+    }
+}
+
+/// Takes the slashes off its end. What could hold a secret is refused, so that addresses may stand in errors.
+fn check_url(url: &mut String) -> Result<(), RemoteError> {
+    url.truncate(url.trim_end_matches('/').len());
+    let bad = |url: &str, problem: &str| RemoteError::Url {
+        url: url.to_owned(),
+        problem: problem.to_owned(),
+    };
+    if let Some((_, rest)) = url.rsplit_once('@') {
+        let problem = "it must not contain a user name or password; a key goes into key_file";
+        return Err(bad(rest, problem));
+    }
+    if let Some((rest, _)) = url.split_once(['?', '#']) {
+        return Err(bad(rest, "it must not contain a query or fragment"));
+    }
+    Ok(())
+}

@@ -12,6 +12,7 @@ mod numbers;
 mod observations;
 mod plan;
 mod reuse;
+mod texts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use thiserror::Error;
 use asking::Asking;
 use handler::Handler;
 use metrics::CaptionMetrics;
+use texts::Reader;
 
 pub use metrics::count_steps;
 
@@ -112,14 +114,26 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
     // It ends with the worker, also where that can't go on.
     let stop = shutdown.child_token();
     let judging = asked::run(&bus, &config.model, asking.clone(), stop.clone());
-    let handler = Handler::new(config.clone(), deps, asking, metrics, shutdown.clone());
+    let reader = Reader::new(
+        &config,
+        &deps,
+        asking.clone(),
+        metrics.clone(),
+        stop.clone(),
+    );
+    let reading = async {
+        let read = texts::run(reader).await;
+        stop.cancel();
+        read
+    };
+    let handler = Handler::new(config.clone(), deps, asking, metrics, stop.clone());
     readiness.set(PART, true);
     let working = async {
-        let worked = sightline_bus::work_side_by_side(&bus, work, handler, shutdown).await;
+        let worked = sightline_bus::work_side_by_side(&bus, work, handler, stop.clone()).await;
         stop.cancel();
         worked
     };
-    let (worked, ()) = tokio::join!(working, judging);
+    let (worked, read, ()) = tokio::join!(working, reading, judging);
     readiness.set(PART, false);
-    Ok(worked?)
+    Ok(worked.and(read)?)
 }

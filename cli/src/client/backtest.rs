@@ -141,6 +141,7 @@ fn judged(window: &Judged, out: &Output) -> String {
     };
     let by = match window.basis() {
         Basis::Similarity => " (by its description alone)",
+        Basis::Text => " (by what was said)",
         _ => "",
     };
     let text = match window.text.as_str() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use sightline_proto::client::Client;
 use sightline_proto::v1::audio_batching::Batch;
-use sightline_proto::v1::{self, AudioBatching, Index, TimeSampling};
+use sightline_proto::v1::{self, AudioBatching, Index, ModelConfig, TimeSampling};
 
 use super::args::{IndexCommand, Limit, ScenesArgs, SearchArgs};
 use super::call::{answer, ask, given};
@@ -28,11 +28,15 @@ pub async fn run(mut client: Client, command: IndexCommand, out: &Output) -> Res
             index: index_id,
             name,
             prompt,
+            max_tokens,
+            reuse_below,
         } => {
             let request = v1::UpdateIndexRequest {
                 index_id,
                 name,
                 prompt,
+                reuse_below,
+                model_config: config(max_tokens),
             };
             let call = client.indexes.update_index(ask(request));
             out.one(&given(answer(call).await?.index)?)
@@ -63,6 +67,8 @@ async fn made(mut client: Client, command: IndexCommand) -> Result<Option<Index>
         prompt,
         name,
         model,
+        max_tokens,
+        reuse_below,
         window,
         frames,
         audio,
@@ -87,6 +93,7 @@ async fn made(mut client: Client, command: IndexCommand) -> Result<Option<Index>
             model,
             batching: batch.map(|batch| AudioBatching { batch: Some(batch) }),
             request_id,
+            model_config: config(max_tokens),
         };
         let call = client.indexes.create_audio_index(ask(request));
         return Ok(answer(call).await?.index);
@@ -102,9 +109,15 @@ async fn made(mut client: Client, command: IndexCommand) -> Result<Option<Index>
         model,
         sampling: (window.is_some() || frames.is_some()).then_some(sampling),
         request_id,
+        reuse_below: reuse_below.unwrap_or_default(),
+        model_config: config(max_tokens),
     };
     let call = client.indexes.create_visual_index(ask(request));
     Ok(answer(call).await?.index)
+}
+
+fn config(max_tokens: Option<u32>) -> Option<ModelConfig> {
+    max_tokens.map(|max_new_tokens| ModelConfig { max_new_tokens })
 }
 
 fn span(time: Duration) -> prost_types::Duration {

@@ -95,18 +95,39 @@ impl Shown for Index {
             every(self),
             stats.described.to_string(),
             stats.missing.to_string(),
-            self.prompt.clone(),
+            if unapplied(self) {
+                format!("(not applied) {}", self.prompt)
+            } else {
+                self.prompt.clone()
+            },
         ]
     }
 
     fn further(&self, view: &View) -> Vec<(&'static str, String)> {
-        vec![
+        let mut further = vec![
             ("stream", self.rtstream_id.clone()),
             ("model", self.model.clone()),
             ("revision", self.prompt_revision.to_string()),
             ("created", view.age(self.create_time.as_ref())),
-        ]
+        ];
+        if unapplied(self) {
+            let why = "the model cannot read text: the prompt is not applied, and scenes are what was said";
+            further.push(("note", why.to_owned()));
+        }
+        let tokens = self.model_config.map_or(0, |config| config.max_new_tokens);
+        if tokens > 0 {
+            further.push(("tokens", format!("{tokens} at most")));
+        }
+        if self.reuse_below > 0.0 {
+            further.push(("reuse", format!("below {}", self.reuse_below)));
+        }
+        further
     }
+}
+
+/// Whether an index has a prompt that its model cannot answer.
+fn unapplied(index: &Index) -> bool {
+    index.kind() == index::Kind::Audio && !index.prompt_applied && !index.prompt.is_empty()
 }
 
 /// What makes one scene of an index.

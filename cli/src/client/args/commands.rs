@@ -1,4 +1,4 @@
-//! What can be done with streams, indexes, events, alerts, endpoints, collections and keys.
+//! What can be done with streams, events, alerts, endpoints, collections and keys.
 
 use std::time::Duration;
 
@@ -94,78 +94,6 @@ pub enum Transcribe {
     Off,
     /// No more, and what was heard is dropped.
     Drop,
-}
-
-/// What can be done with indexes.
-#[derive(Debug, Subcommand)]
-pub enum IndexCommand {
-    /// Describe a stream: its pictures by a prompt, or with --audio its speech in batches.
-    #[command(group = ArgGroup::new("batch").multiple(false))]
-    Create {
-        /// The stream.
-        stream: String,
-        /// What the model is asked of every window or batch.
-        #[arg(long, required_unless_present = "audio")]
-        prompt: Option<String>,
-        /// A name for people.
-        #[arg(long)]
-        name: Option<String>,
-        /// The model; the server's default if unset.
-        #[arg(long)]
-        model: Option<String>,
-        /// The length of a window of pictures, for example 10s; 5s if unset.
-        #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "audio")]
-        window: Option<Duration>,
-        /// How many pictures of each window the model sees; 2 if unset.
-        #[arg(long, value_name = "N", conflicts_with = "audio")]
-        frames: Option<u32>,
-        /// Batch the transcript: by 10 words, unless told otherwise.
-        #[arg(long)]
-        audio: bool,
-        /// How many words make a batch.
-        #[arg(long, value_name = "N", requires = "audio", group = "batch")]
-        words: Option<u32>,
-        /// How many sentences make a batch.
-        #[arg(long, value_name = "N", requires = "audio", group = "batch")]
-        sentences: Option<u32>,
-        /// How much time makes a batch, for example 30s.
-        #[arg(long, value_name = "TIME", value_parser = duration, requires = "audio", group = "batch")]
-        time: Option<Duration>,
-    },
-    /// List the indexes of a stream, oldest first.
-    List {
-        /// The stream.
-        stream: String,
-        #[command(flatten)]
-        limit: Limit,
-    },
-    /// Change an index, while it runs too.
-    #[command(group = ArgGroup::new("change").required(true).multiple(true))]
-    Update {
-        /// The index.
-        index: String,
-        /// Its new name.
-        #[arg(long, group = "change")]
-        name: Option<String>,
-        /// Its new prompt: the next window answers it.
-        #[arg(long, group = "change")]
-        prompt: Option<String>,
-    },
-    /// Start a stopped index.
-    Start {
-        /// The index.
-        index: String,
-    },
-    /// Stop describing; what was described stays.
-    Stop {
-        /// The index.
-        index: String,
-    },
-    /// Delete an index with its alerts and scenes.
-    Delete {
-        /// The index.
-        index: String,
-    },
 }
 
 /// What can be done with events.

@@ -3,6 +3,7 @@
 mod alerts;
 mod backtest;
 mod commands;
+mod indexes;
 
 use std::path::PathBuf;
 
@@ -11,9 +12,10 @@ use clap::{Args, Subcommand, ValueEnum};
 pub use self::alerts::{AlertOptions, written};
 pub use self::backtest::{BacktestArgs, LatencyArgs};
 pub use self::commands::{
-    AlertCommand, CollectionCommand, EndpointCommand, EventCommand, IndexCommand, KeysCommand,
-    StreamCommand, Transcribe,
+    AlertCommand, CollectionCommand, EndpointCommand, EventCommand, KeysCommand, StreamCommand,
+    Transcribe,
 };
+pub use self::indexes::IndexCommand;
 use super::moment::Moment;
 use crate::args::Secret;
 

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use sightline_bus::StreamName;
 use sightline_proto::internal::{
-    AlertRecord, EvaluationRecord, FiringBody, Observation, observation::Body,
+    AlertRecord, EvaluationRecord, FiringBody, IndexRecord, Observation, observation::Body,
 };
 use sightline_proto::time::timestamp;
-use sightline_proto::v1::{Alert, Policy, Severity, alert, firing, policy::Awake};
+use sightline_proto::v1::{Alert, Index, Policy, Severity, alert, firing, index, policy::Awake};
 use sightline_service::clock::{Clock, SystemClock};
 use sightline_testkit::until;
 use tokio::time::timeout;
@@ -137,6 +137,26 @@ async fn closings_are_observations_of_the_same_firing() -> Result<()> {
     assert_eq!(*closing, same, "all else stays as it was when it opened");
     assert_eq!(closing.severity(), Severity::Warning);
     assert_eq!(closing.basis(), firing::Basis::Frames);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_firing_on_what_was_said_says_so() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.alert("a", "").await?;
+    let index = Index {
+        id: "idx-a".to_owned(),
+        kind: index::Kind::Audio.into(),
+        ..Index::default()
+    };
+    let record = IndexRecord {
+        index: Some(index),
+        ..IndexRecord::default()
+    };
+    platform.catalog.create("idx-a", &record).await?;
+    platform.verdicts("a", 0, "+").await?;
+    platform.firings(1).await?;
+    assert_eq!(platform.bodies().await?[0].basis(), firing::Basis::Text);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use sightline_bus::embedded::EmbeddedServer;
 use sightline_bus::{Bus, BusConfig, ObservationKind, StreamName, Subject};
 use sightline_catalog::{Catalog, Entry};
-use sightline_inference::{InferenceError, SpokenSegment, Transcriber};
+use sightline_inference::{InferenceError, Speech, Transcriber, Transcript};
 use sightline_proto::ids;
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{
@@ -276,8 +276,8 @@ impl Transcriber for Deaf {
         "deaf"
     }
 
-    fn transcribe(&self, _: &[f32]) -> Result<Vec<SpokenSegment>, InferenceError> {
-        Ok(Vec::new())
+    fn transcribe(&self, _: &[f32], _: &Speech) -> Result<Transcript, InferenceError> {
+        Ok(Transcript::default())
     }
 }
 
@@ -313,6 +313,7 @@ pub fn transcript(epoch_us: i64, second: i64, text: &str) -> Observation {
             engine: "demo".into(),
             text: text.into(),
             words,
+            ..TranscriptBody::default()
         })),
     }
 }

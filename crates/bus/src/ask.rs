@@ -35,6 +35,11 @@ pub enum Ask<'a> {
     Frames,
     /// How likely something is in a window, of a caption worker with this model: a name that can be part of a subject.
     Judge(&'a str),
+    /// What is heard so far of an utterance, of a transcribe worker with this engine: a name that can be part of a subject. The
+    /// line goes to whoever listens; the answer only says that no more comes of it.
+    Interim(&'a str),
+    /// Whether anybody listens to interim lines, of a gateway: only those that have somebody answer.
+    Listening,
 }
 
 impl Ask<'_> {
@@ -46,6 +51,8 @@ impl Ask<'_> {
             Ask::Redelivery => "ask.redelivery".to_owned(),
             Ask::Frames => "ask.frames".to_owned(),
             Ask::Judge(model) => format!("ask.judge.{model}"),
+            Ask::Interim(engine) => format!("ask.interim.{engine}"),
+            Ask::Listening => "ask.listening".to_owned(),
         }
     }
 }

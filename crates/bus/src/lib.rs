@@ -11,6 +11,7 @@ mod consumers;
 pub mod embedded;
 mod error;
 mod in_order;
+mod interim;
 mod lease;
 mod presence;
 mod reading;

@@ -62,6 +62,8 @@ pub struct Config {
     pub models: Vec<DescribingModel>,
     /// The engine that transcribes.
     pub engine: String,
+    /// Whether it knows other languages than English, and translates them.
+    pub multilingual: bool,
     /// The threshold of alerts that set none, above 0 and at most 1.
     pub default_threshold: f32,
     /// The one directory that file sources may come from; without it file sources are refused.
@@ -201,6 +203,7 @@ pub async fn serve(
     };
     tokio::join!(
         hub.follow(&bus, &deps.readiness, &shutdown),
+        hub.follow_interim(&bus, &shutdown),
         core.keep_asking_for_runs(&shutdown),
         core.keep_deleting(&shutdown),
         core.admission.follow(&shutdown),

@@ -12,6 +12,7 @@ mod frames;
 mod gone;
 mod health;
 mod holes;
+mod interim;
 mod metrics;
 mod presence;
 mod process;

@@ -14,6 +14,7 @@ pub(crate) struct IngestMetrics {
     pub(crate) windows: Counter,
     pub(crate) frames_left_out: Counter,
     pub(crate) utterances: Counter,
+    pub(crate) interim: Counter,
     pub(crate) child_failures: Counter,
     segments: Counter,
     segment_bytes: Counter,
@@ -50,6 +51,11 @@ impl IngestMetrics {
             utterances: metrics.register(
                 "sightline_ingest_utterances",
                 "Utterances published.",
+                Counter::default(),
+            ),
+            interim: metrics.register(
+                "sightline_ingest_interim",
+                "Utterances that were not over and were given to be transcribed, because somebody reads along.",
                 Counter::default(),
             ),
             child_failures: metrics.register(

@@ -72,18 +72,7 @@ pub(crate) async fn utterance(
     rtstream_id: &str,
     utterance: Utterance,
 ) -> Result<(), RecordError> {
-    let epoch_us = state.run.epoch_us;
-    let start_us = epoch_us + utterance.start_position_us;
-    let chunk = AudioChunk {
-        id: ids::chunk_id(rtstream_id, epoch_us, start_us),
-        rtstream_id: rtstream_id.to_owned(),
-        collection_id: state.collection_id.clone(),
-        epoch_us,
-        start_us,
-        pcm: utterance.pcm,
-        generation: state.run.generation,
-        session: utterance.session,
-    };
+    let chunk = chunk(state, rtstream_id, utterance);
     let stream = shared.catalog.get::<RtStreamRecord>(rtstream_id);
     let dropped = stream.map_or(0, |stream| stream.value.dropped_session);
     // Session 0 was before there were any.
@@ -101,6 +90,22 @@ pub(crate) async fn utterance(
     }
     state.run.audio_done_us = state.run.audio_done_us.max(end_of(&chunk));
     state.store().await
+}
+
+/// An utterance as it travels.
+pub(crate) fn chunk(state: &RunState, rtstream_id: &str, utterance: Utterance) -> AudioChunk {
+    let epoch_us = state.run.epoch_us;
+    let start_us = epoch_us + utterance.start_position_us;
+    AudioChunk {
+        id: ids::chunk_id(rtstream_id, epoch_us, start_us),
+        rtstream_id: rtstream_id.to_owned(),
+        collection_id: state.collection_id.clone(),
+        epoch_us,
+        start_us,
+        pcm: utterance.pcm,
+        generation: state.run.generation,
+        session: utterance.session,
+    }
 }
 
 fn message(

@@ -10,6 +10,7 @@ use sightline_proto::v1::rt_stream::State;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::holes::{OFFLINE, WORKER_LOST};
+use crate::interim::Interims;
 use crate::process::ChildProcess;
 use crate::record::{RecordError, RunState};
 use crate::recording::Recording;
@@ -50,6 +51,7 @@ pub(crate) struct Supervisor<'a> {
     state: &'a mut RunState,
     recording: Recording,
     wanted: Wanted,
+    interims: Interims,
     /// The one that runs.
     child: Option<ChildProcess>,
     /// Failures in a row.
@@ -83,6 +85,7 @@ impl<'a> Supervisor<'a> {
             state,
             recording,
             wanted,
+            interims: Interims::new(),
             child: None,
             failures: 0,
             failed_at_us: 0,
@@ -297,6 +300,10 @@ impl<'a> Supervisor<'a> {
                 publish::utterance(self.shared, self.state, self.id, utterance).await?;
                 self.last_media_us = self.last_media_us.max(media_end(&self.state.run));
             }
+            Report::Interim(so_far) => {
+                let chunk = publish::chunk(self.state, self.id, so_far);
+                self.interims.ask(self.shared, chunk);
+            }
             Report::Measured(measured) => {
                 health::measured(self.shared, self.state, self.id, measured).await?;
                 self.last_media_us = self.last_media_us.max(media_end(&self.state.run));
@@ -311,7 +318,6 @@ impl<'a> Supervisor<'a> {
             Report::Failed(failed) => return Ok(Some(ChildEnd::Failed(failed))),
             // Of children that were asked for something else.
             Report::Picture(_) | Report::Exported(_) => {}
-            Report::Interim(_) => {}
         }
         Ok(None)
     }

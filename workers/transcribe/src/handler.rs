@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use sightline_bus::{ObservationKind, Outgoing, Received, Refusal, Subject};
 use sightline_inference::whisper::SAMPLE_RATE;
-use sightline_inference::{InferenceError, SpokenSegment};
+use sightline_inference::{InferenceError, Speech, Transcript};
 use sightline_proto::internal::{AudioChunk, RtStreamRecord, RunRecord};
 use sightline_service::chain;
 use tokio::sync::Semaphore;
@@ -21,13 +21,27 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Bytes of a 16 bit sample.
 const SAMPLE_BYTES: usize = 2;
 
-/// Handles utterances.
+/// What the handling of utterances shares, whether they are over or not.
 pub(crate) struct Handler {
     config: Config,
     deps: Deps,
-    metrics: TranscribeMetrics,
-    /// Bounds the threads that transcribe, those that nobody waits for any more included.
+    pub(crate) metrics: TranscribeMetrics,
+    /// Bounds the threads that transcribe utterances that are over, those that nobody waits for any more included.
     busy: Arc<Semaphore>,
+}
+
+/// Handles utterances that are over.
+pub(crate) struct Finals(pub(crate) Arc<Handler>);
+
+/// Why an utterance was not heard.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unheard {
+    /// The model refused or failed.
+    #[error(transparent)]
+    Model(#[from] InferenceError),
+    /// The thread is gone.
+    #[error("the model failed")]
+    Panicked(#[from] JoinError),
 }
 
 impl Handler {
@@ -40,8 +54,21 @@ impl Handler {
         }
     }
 
+    pub(crate) fn engine(&self) -> &str {
+        &self.config.engine
+    }
+
+    pub(crate) fn revision(&self) -> &str {
+        self.deps.transcriber.revision()
+    }
+
+    /// Whether every thread has an utterance that is over.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.available_permits() == 0
+    }
+
     /// Whether a worker cut the utterance after it had lost its lease: the next one cuts it again, perhaps a sample later.
-    fn is_stale(&self, chunk: &AudioChunk) -> bool {
+    pub(crate) fn is_stale(&self, chunk: &AudioChunk) -> bool {
         let run = self.deps.catalog.get::<RunRecord>(&chunk.rtstream_id);
         run.is_some_and(|run| {
             let run = &run.value;
@@ -52,53 +79,85 @@ impl Handler {
     }
 
     /// Whether transcription was stopped at once since this was heard.
-    fn is_dropped(&self, chunk: &AudioChunk) -> bool {
+    pub(crate) fn is_dropped(&self, chunk: &AudioChunk) -> bool {
         let stream = self.deps.catalog.get::<RtStreamRecord>(&chunk.rtstream_id);
         stream.is_some_and(|s| (1..=s.value.dropped_session).contains(&chunk.session))
     }
 
-    async fn transcribe(&self, chunk: &AudioChunk) -> Result<Vec<Outgoing>, Refusal> {
-        let samples = samples(chunk)?;
+    /// What the stream's user said of its speech.
+    fn speech(&self, chunk: &AudioChunk) -> Speech {
+        let stream = self.deps.catalog.get::<RtStreamRecord>(&chunk.rtstream_id);
+        stream.map_or_else(Speech::default, |stream| Speech {
+            language: Some(stream.value.language.clone()).filter(|code| !code.is_empty()),
+            translate: stream.value.translate,
+        })
+    }
+
+    /// The samples as the model takes them, in -1..1, and when they were heard.
+    pub(crate) fn samples(&self, chunk: &AudioChunk) -> Result<(Span, Vec<f32>), String> {
+        let (samples, rest) = chunk.pcm.as_chunks::<SAMPLE_BYTES>();
+        if !rest.is_empty() {
+            return Err(format!("{} bytes are not 16 bit samples", chunk.pcm.len()));
+        }
+        let samples = samples.iter().map(|&sample| i16::from_le_bytes(sample));
+        let samples: Vec<f32> = samples.map(|sample| f32::from(sample) / 32768.0).collect();
         let length_us = samples.len() as i64 * 1_000_000 / SAMPLE_RATE as i64;
         let span = Span {
             start_us: chunk.start_us,
             end_us: chunk.start_us.saturating_add(length_us),
         };
+        Ok((span, samples))
+    }
+
+    /// Has the model listen, on a thread of its own.
+    pub(crate) async fn hear(
+        &self,
+        samples: Vec<f32>,
+        chunk: &AudioChunk,
+    ) -> Result<Transcript, Unheard> {
+        self.hear_holding(samples, chunk, ()).await
+    }
+
+    /// As `hear`; `held` goes when the thread is done, even where nobody waits for it any more.
+    async fn hear_holding(
+        &self,
+        samples: Vec<f32>,
+        chunk: &AudioChunk,
+        held: impl Send + 'static,
+    ) -> Result<Transcript, Unheard> {
+        let (transcriber, speech) = (Arc::clone(&self.deps.transcriber), self.speech(chunk));
+        let listening = spawn_blocking(move || {
+            let _held = held;
+            transcriber.transcribe(&samples, &speech)
+        });
+        Ok(listening.await??)
+    }
+
+    async fn transcribe(&self, chunk: &AudioChunk) -> Result<Vec<Outgoing>, Refusal> {
+        let samples = self.samples(chunk);
+        let (span, samples) = samples.map_err(|reason| Refusal::Reject { reason })?;
+        let permit = Arc::clone(&self.busy).acquire_owned().await;
+        let permit = permit.map_err(|closed| retry(closed.to_string()))?;
         let started = Instant::now();
-        let segments = self.listen(samples).await?;
+        let heard = self.hear_holding(samples, chunk, permit).await;
+        let heard = heard.map_err(refusal)?;
         self.metrics
             .seconds
             .observe(started.elapsed().as_secs_f64());
+        let length_us = span.end_us.saturating_sub(span.start_us);
         self.metrics.audio_seconds.inc_by(length_us as f64 / 1e6);
         self.metrics.delayed(span.end_us, self.deps.clock.now_us());
-        self.metrics.segments.inc_by(segments.len() as u64);
-        Ok(self.outgoing(chunk, span, &segments))
+        self.metrics.segments.inc_by(heard.segments.len() as u64);
+        Ok(self.outgoing(chunk, span, &heard))
     }
 
-    async fn listen(&self, samples: Vec<f32>) -> Result<Vec<SpokenSegment>, Refusal> {
-        let permit = Arc::clone(&self.busy).acquire_owned().await;
-        let permit = permit.map_err(|closed| retry(closed.to_string()))?;
-        let transcriber = Arc::clone(&self.deps.transcriber);
-        let listening = spawn_blocking(move || {
-            let _held = permit;
-            transcriber.transcribe(&samples)
-        });
-        listening.await.map_err(panicked)?.map_err(refusal)
-    }
-
-    fn outgoing(
-        &self,
-        chunk: &AudioChunk,
-        span: Span,
-        segments: &[SpokenSegment],
-    ) -> Vec<Outgoing> {
+    fn outgoing(&self, chunk: &AudioChunk, span: Span, heard: &Transcript) -> Vec<Outgoing> {
         let subject = Subject::Observation {
             partition: self.deps.catalog.partition_of(&chunk.rtstream_id),
             kind: ObservationKind::Transcript,
             rtstream: chunk.rtstream_id.clone(),
         };
-        let revision = self.deps.transcriber.revision();
-        transcripts(chunk, span, &self.config.engine, revision, segments)
+        transcripts(chunk, span, self.engine(), self.revision(), heard)
             .into_iter()
             .map(|t| Outgoing::new(subject.clone(), t.id.clone(), &t))
             .collect()
@@ -106,45 +165,35 @@ impl Handler {
 }
 
 #[async_trait]
-impl sightline_bus::Handler<AudioChunk> for Handler {
+impl sightline_bus::Handler<AudioChunk> for Finals {
     async fn handle(&self, received: &Received<AudioChunk>) -> Result<Vec<Outgoing>, Refusal> {
+        let Self(handler) = self;
         let chunk = &received.message;
-        if self.is_stale(chunk) {
+        if handler.is_stale(chunk) {
             tracing::debug!(
                 rtstream = chunk.rtstream_id,
                 start_us = chunk.start_us,
                 generation = chunk.generation,
                 "utterance of an older lease is left out"
             );
-            self.metrics.ended(Outcome::Stale);
+            handler.metrics.ended(Outcome::Stale);
             return Ok(Vec::new());
         }
-        if self.is_dropped(chunk) {
-            self.metrics.ended(Outcome::Dropped);
+        if handler.is_dropped(chunk) {
+            handler.metrics.ended(Outcome::Dropped);
             return Ok(Vec::new());
         }
-        let transcribed = self.transcribe(chunk).await;
-        if self.is_dropped(chunk) {
-            self.metrics.ended(Outcome::Dropped);
+        let transcribed = handler.transcribe(chunk).await;
+        if handler.is_dropped(chunk) {
+            handler.metrics.ended(Outcome::Dropped);
             return Ok(Vec::new());
         }
-        self.metrics.ended(match transcribed {
+        handler.metrics.ended(match transcribed {
             Ok(_) => Outcome::Transcribed,
             Err(_) => Outcome::Failed,
         });
         transcribed
     }
-}
-
-/// The samples as the model takes them, in -1..1.
-fn samples(chunk: &AudioChunk) -> Result<Vec<f32>, Refusal> {
-    let (samples, rest) = chunk.pcm.as_chunks::<SAMPLE_BYTES>();
-    if !rest.is_empty() {
-        let reason = format!("{} bytes are not 16 bit samples", chunk.pcm.len());
-        return Err(Refusal::Reject { reason });
-    }
-    let samples = samples.iter().map(|&sample| i16::from_le_bytes(sample));
-    Ok(samples.map(|sample| f32::from(sample) / 32768.0).collect())
 }
 
 fn retry(reason: String) -> Refusal {
@@ -154,15 +203,11 @@ fn retry(reason: String) -> Refusal {
     }
 }
 
-/// What is wrong with the utterance itself stays wrong.
-fn refusal(error: InferenceError) -> Refusal {
+/// What is wrong with the utterance itself, or with what is wanted of it, stays wrong.
+fn refusal(error: Unheard) -> Refusal {
     let reason = chain(&error);
     match error {
-        InferenceError::InvalidInput(_) => Refusal::Reject { reason },
+        Unheard::Model(InferenceError::InvalidInput(_)) => Refusal::Reject { reason },
         _ => retry(reason),
     }
-}
-
-fn panicked(error: JoinError) -> Refusal {
-    retry(format!("the model failed: {error}"))
 }

@@ -6,6 +6,7 @@
 
 mod batching;
 mod handler;
+mod interim;
 mod metrics;
 mod observations;
 
@@ -22,7 +23,7 @@ use sightline_service::metrics::Metrics;
 use thiserror::Error;
 
 use batching::Batcher;
-use handler::Handler;
+use handler::{Finals, Handler};
 use metrics::TranscribeMetrics;
 
 /// The worker's name among the parts that readiness waits for.
@@ -98,18 +99,17 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
         clock: Arc::clone(&deps.clock),
         scenes: metrics.scenes.clone(),
     };
-    let handler = Handler::new(config, deps, metrics);
+    let handler = Arc::new(Handler::new(config, deps, metrics));
     readiness.set(PART, true);
     let stop = shutdown.child_token();
-    let (worked, batched) = tokio::join!(
-        ending(
-            &stop,
-            sightline_bus::work(&bus, work, handler, stop.clone())
-        ),
+    let finals = Finals(Arc::clone(&handler));
+    let (worked, told, batched) = tokio::join!(
+        ending(&stop, sightline_bus::work(&bus, work, finals, stop.clone())),
+        ending(&stop, interim::run(bus.clone(), handler, stop.clone())),
         ending(&stop, batching::run(batcher, stop.clone())),
     );
     readiness.set(PART, false);
-    Ok(worked.and(batched)?)
+    Ok(worked.and(told).and(batched)?)
 }
 
 /// A part whose end is the end of the others.

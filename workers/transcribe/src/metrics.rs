@@ -18,9 +18,23 @@ pub(crate) enum Outcome {
     Failed,
 }
 
+/// What became of an utterance that was not over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Interim {
+    /// A line was told.
+    Told,
+    /// There was nothing to tell.
+    Nothing,
+    /// Utterances that are over come first.
+    Busy,
+    /// It could not be transcribed or told.
+    Failed,
+}
+
 /// The worker's metrics.
 pub(crate) struct TranscribeMetrics {
     utterances: Family<[(&'static str, &'static str); 1], Counter>,
+    interim: Family<[(&'static str, &'static str); 1], Counter>,
     pub(crate) segments: Counter,
     pub(crate) scenes: Counter,
     pub(crate) audio_seconds: Counter<f64, std::sync::atomic::AtomicU64>,
@@ -35,6 +49,11 @@ impl TranscribeMetrics {
             utterances: metrics.register(
                 "sightline_transcribe_utterances",
                 "Utterances taken from the bus, by what became of them.",
+                Family::default(),
+            ),
+            interim: metrics.register(
+                "sightline_transcribe_interim",
+                "Utterances that were not over, by what became of them.",
                 Family::default(),
             ),
             segments: metrics.register(
@@ -73,6 +92,16 @@ impl TranscribeMetrics {
             Outcome::Failed => "failed",
         };
         self.utterances.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    pub(crate) fn told(&self, outcome: Interim) {
+        let outcome = match outcome {
+            Interim::Told => "told",
+            Interim::Nothing => "nothing",
+            Interim::Busy => "busy",
+            Interim::Failed => "failed",
+        };
+        self.interim.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Counts the time from the end of an utterance until `now_us`; a file that is played fast is ahead of the clock.

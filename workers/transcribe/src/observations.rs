@@ -1,6 +1,6 @@
 //! Spoken segments as observations, with wall times and deterministic ids.
 
-use sightline_inference::{SpokenSegment, SpokenWord};
+use sightline_inference::{SpokenWord, Transcript};
 use sightline_proto::ids;
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{AudioChunk, Observation, TranscriptBody, Word};
@@ -27,11 +27,11 @@ pub(crate) fn transcripts(
     span: Span,
     engine: &str,
     model_revision: &str,
-    segments: &[SpokenSegment],
+    heard: &Transcript,
 ) -> Vec<Observation> {
     let mut next_us = span.start_us;
-    let mut transcripts = Vec::with_capacity(segments.len());
-    for segment in segments {
+    let mut transcripts = Vec::with_capacity(heard.segments.len());
+    for segment in &heard.segments {
         let start_us = span.at(segment.start).max(next_us);
         next_us = start_us + 1;
         let id = ids::observation_id(
@@ -47,6 +47,8 @@ pub(crate) fn transcripts(
             engine: engine.to_owned(),
             text: segment.text.clone(),
             words: segment.words.iter().map(|w| word(span, w)).collect(),
+            interim: false,
+            language: heard.language.clone(),
         };
         transcripts.push(Observation {
             id,
@@ -62,6 +64,37 @@ pub(crate) fn transcripts(
     transcripts
 }
 
+/// What was heard so far as one line, without an id; nothing if nothing was.
+pub(crate) fn interim(
+    chunk: &AudioChunk,
+    span: Span,
+    engine: &str,
+    model_revision: &str,
+    heard: &Transcript,
+) -> Option<Observation> {
+    let (first, last) = (heard.segments.first()?, heard.segments.last()?);
+    let texts: Vec<&str> = heard.segments.iter().map(|s| s.text.as_str()).collect();
+    let words = heard.segments.iter().flat_map(|s| &s.words);
+    let body = TranscriptBody {
+        engine: engine.to_owned(),
+        text: texts.join(" "),
+        words: words.map(|w| word(span, w)).collect(),
+        interim: true,
+        language: heard.language.clone(),
+    };
+    let start_us = span.at(first.start);
+    Some(Observation {
+        id: String::new(),
+        rtstream_id: chunk.rtstream_id.clone(),
+        collection_id: chunk.collection_id.clone(),
+        epoch_us: chunk.epoch_us,
+        start_us,
+        end_us: span.at(last.end).max(start_us),
+        model_revision: model_revision.to_owned(),
+        body: Some(Body::Transcript(body)),
+    })
+}
+
 fn word(span: Span, word: &SpokenWord) -> Word {
     Word {
         text: word.text.clone(),
@@ -73,6 +106,8 @@ fn word(span: Span, word: &SpokenWord) -> Word {
 
 #[cfg(test)]
 mod tests {
+    use sightline_inference::SpokenSegment;
+
     use super::*;
 
     fn segment(start: f64, end: f64) -> SpokenSegment {
@@ -100,13 +135,16 @@ mod tests {
             start_us: 1_000_000,
             end_us: 3_000_000,
         };
-        let segments = [
-            segment(-0.5, 0.7),
-            segment(0.0, 0.7),
-            segment(0.7, 5.0),
-            segment(9.0, 10.0),
-        ];
-        let found = transcripts(&chunk, span, "demo", "m1", &segments);
+        let heard = Transcript {
+            language: "en".to_owned(),
+            segments: vec![
+                segment(-0.5, 0.7),
+                segment(0.0, 0.7),
+                segment(0.7, 5.0),
+                segment(9.0, 10.0),
+            ],
+        };
+        let found = transcripts(&chunk, span, "demo", "m1", &heard);
         let times: Vec<_> = found.iter().map(|o| (o.start_us, o.end_us)).collect();
         let expected = [
             (1_000_000, 1_700_000),
@@ -122,11 +160,11 @@ mod tests {
             (body.words[0].start_us, body.words[0].end_us),
             (1_700_000, 3_000_000)
         );
-        let again = transcripts(&chunk, span, "demo", "m1", &segments);
+        let again = transcripts(&chunk, span, "demo", "m1", &heard);
         assert_eq!(found, again);
         let mut ids: Vec<_> = found.iter().map(|o| &o.id).collect();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), segments.len());
+        assert_eq!(ids.len(), heard.segments.len());
     }
 }

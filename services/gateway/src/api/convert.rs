@@ -60,6 +60,8 @@ pub(crate) fn transcript(observation: &Observation) -> Option<v1::TranscriptSegm
         end_time: Some(timestamp(observation.end_us)),
         text: body.text.clone(),
         words: words.collect(),
+        interim: body.interim,
+        language: body.language.clone(),
         ..Default::default()
     })
 }

@@ -17,6 +17,7 @@ mod exports;
 mod firings;
 mod indexes;
 mod keys;
+mod languages;
 mod latency;
 mod linking;
 mod paging;

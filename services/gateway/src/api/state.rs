@@ -104,6 +104,8 @@ fn transcription(record: &RtStreamRecord, engine: &str) -> v1::Transcription {
         state: state.into(),
         engine: engine.to_owned(),
         change_time: (changed_us != 0).then(|| timestamp(changed_us)),
+        language: record.language.clone(),
+        translate: record.translate,
     }
 }
 

@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::paging::Position;
 use super::violations::{Violations, refused, shown};
-use super::{Session, convert};
+use super::{Session, convert, languages};
 
 impl Session {
-    /// Has a stream's speech transcribed from now on, in a new session.
+    /// Has a stream's speech transcribed from now on, in a new session; where it is already, in the language that is given.
     pub(crate) async fn start_transcription(
         &self,
         request: &v1::StartTranscriptionRequest,
@@ -23,16 +23,27 @@ impl Session {
             let allowed = format!("{engine}, or empty; got {got}");
             return Err(refused(Reason::InvalidArgument, "engine", allowed));
         }
+        languages::check(
+            &request.language,
+            request.translate,
+            self.config.multilingual,
+        )?;
         let now_us = self.clock.now_us();
         self.change_rtstream(&request.rtstream_id, |record| {
             let Some(stream) = record.rtstream.as_mut() else {
                 return;
             };
+            let asked = (&request.language, request.translate);
+            let same = (&record.language, record.translate) == asked;
             if !stream.transcribe {
                 stream.transcribe = true;
                 record.transcription_session += 1;
-                record.transcription_changed_us = now_us;
+            } else if same {
+                return;
             }
+            record.language.clone_from(&request.language);
+            record.translate = request.translate;
+            record.transcription_changed_us = now_us;
         })
         .await
     }

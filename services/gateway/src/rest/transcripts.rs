@@ -24,6 +24,29 @@ pub(super) struct Transcription {
     engine: Option<String>,
     mode: Option<String>,
     ws_connection_id: Option<String>,
+    model_config: Option<ModelConfig>,
+}
+
+/// What the engine is told of the speech.
+#[derive(Deserialize, Default)]
+struct ModelConfig {
+    /// ISO 639-1.
+    language: Option<String>,
+    /// "transcribe" or "translate", as Whisper calls them.
+    task: Option<String>,
+}
+
+impl ModelConfig {
+    fn translates(&self) -> Result<bool, ApiError> {
+        match self.task.as_deref() {
+            None | Some("transcribe") => Ok(false),
+            Some("translate") => Ok(true),
+            Some(_) => Err(wrong(
+                "model_config.task",
+                "\"transcribe\" or \"translate\"",
+            )),
+        }
+    }
 }
 
 /// `POST /rtstream/{id}/transcription`: starts it, or stops it: at once, or when what was heard by then is finished.
@@ -34,11 +57,19 @@ pub(super) async fn switch(session: Session, ids: Ids, Body(body): Body<Transcri
     };
     let stream = if switch.is_on(["start", "running"], ["stop", "stopped"])? {
         let connection = session.connection(body.ws_connection_id.as_deref()).await?;
+        let config = body.model_config.unwrap_or_default();
         let request = v1::StartTranscriptionRequest {
             rtstream_id: ids.id.clone(),
+            translate: config.translates()?,
+            language: config.language.unwrap_or_default(),
             ..Default::default()
         };
-        let stream = session.start_transcription(&request).await?;
+        let names = [
+            ("language", "model_config.language"),
+            ("translate", "model_config.task"),
+        ];
+        let started = session.start_transcription(&request).await;
+        let stream = started.map_err(renaming(&names))?;
         let transcript = To::TranscriptOfRtstreamId(ids.id);
         session.tell(&connection, transcript).await?;
         stream

@@ -43,7 +43,7 @@ pub(super) fn frame(core: &Core, response: &WatchResponse) -> Option<Frame> {
 fn transcript(segment: &TranscriptSegment) -> Value {
     json!({
         "text": segment.text,
-        "is_final": true,
+        "is_final": !segment.interim,
         "start": milliseconds(segment.start_time.as_ref()),
         "end": milliseconds(segment.end_time.as_ref()),
         "stream_url": some(&segment.stream_url),

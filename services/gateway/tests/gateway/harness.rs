@@ -125,6 +125,7 @@ impl Gateway {
                 })
                 .into(),
             engine: "whisper".to_owned(),
+            multilingual: false,
             default_threshold: 0.6,
             media_root: Some(media),
             egress: Policy::default(),

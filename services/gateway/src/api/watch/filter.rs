@@ -14,9 +14,11 @@ use crate::api::convert;
 
 /// Something that happened, as watchers see it.
 pub(crate) struct Happening {
-    /// Its place in OBSERVATIONS.
+    /// Its place in OBSERVATIONS; of an interim line that of what came before it.
     pub(crate) sequence: u64,
     pub(crate) message: Message,
+    /// Whether it is a line that is not over.
+    pub(crate) interim: bool,
     /// Whose stream it happened on.
     tenant: String,
     kind: Kind,
@@ -68,6 +70,7 @@ impl Happening {
         };
         Some(Self {
             sequence,
+            interim: matches!(&message, Message::Transcript(segment) if segment.interim),
             message,
             tenant,
             kind,
@@ -96,6 +99,16 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// Whether interim lines are wanted at this moment.
+    pub(crate) fn wants_interim(&self) -> bool {
+        match &self.wanted {
+            Wanted::Asked(asked) => asked.interim,
+            Wanted::Subscribed(subscribed) => subscribed.hears(),
+        }
+    }
+}
+
 /// What a watcher wants.
 #[derive(Clone)]
 pub(crate) enum Wanted {
@@ -111,6 +124,8 @@ pub(crate) struct Asked {
     pub(crate) rtstream_ids: Vec<String>,
     pub(crate) index_ids: Vec<String>,
     pub(crate) kinds: Vec<Kind>,
+    /// Whether lines that are not over are told too.
+    pub(crate) interim: bool,
 }
 
 impl Asked {
@@ -122,7 +137,8 @@ impl Asked {
             Kind::Verdict if self.kinds.is_empty() => false,
             kind => self.kinds.is_empty() || self.kinds.contains(&kind),
         };
-        of_kind && of_index && any(&self.rtstream_ids, &happening.rtstream_id)
+        let wanted = self.interim || !happening.interim;
+        wanted && of_kind && of_index && any(&self.rtstream_ids, &happening.rtstream_id)
     }
 }
 
@@ -149,6 +165,12 @@ impl Subscribed {
             };
         }
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    /// Whether it is told of any transcript.
+    fn hears(&self) -> bool {
+        let to = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        !to.transcripts.is_empty()
     }
 
     fn passes(&self, happening: &Happening) -> bool {
@@ -264,6 +286,7 @@ mod tests {
                 rtstream_ids: owned(streams),
                 index_ids: owned(indexes),
                 kinds: kinds.to_vec(),
+                interim: false,
             };
             let told = format!("{asked:?}");
             let found = passed("a", Wanted::Asked(Arc::new(asked)));

@@ -123,6 +123,13 @@ impl Watch {
         match taken {
             Taken::Closed => return Err(shutting_down()),
             Taken::Dropped(count) => self.say_lagged(self.last, count),
+            // Of what was still being said when the follower already had its end, nothing is told.
+            Taken::One(delivered) if delivered.happening.interim => {
+                if delivered.happening.sequence >= self.last {
+                    let message = delivered.happening.message.clone();
+                    self.outbox.push_back(response(self.last, message));
+                }
+            }
             // The follower has sent it before the watch changed over to the hub.
             Taken::One(delivered) if delivered.happening.sequence <= self.last => {}
             Taken::One(delivered) => {

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::OBSERVATIONS;
 use super::filter::{Filter, Happening};
+use super::interim::Said;
 use crate::api::{Linker, tenancy};
 use crate::metrics::GatewayMetrics;
 
@@ -53,6 +54,8 @@ struct State {
     /// Sequence of the last message that was fanned out.
     position: u64,
     watchers: Vec<Watcher>,
+    /// What was said last, so that nothing of it is told as going on.
+    said: Said,
 }
 
 struct Watcher {
@@ -112,7 +115,7 @@ impl Hub {
         let position = bus.last_sequence(StreamName::Observations).await?;
         let state = State {
             position,
-            watchers: Vec::new(),
+            ..State::default()
         };
         Ok(Self {
             state: Mutex::new(state),
@@ -224,7 +227,7 @@ impl Hub {
     }
 
     /// Whose a stream is. The view may trail what others wrote, so the server has the last word on what it lacks.
-    async fn tenant_of(&self, rtstream: &str) -> Result<Option<String>, CatalogError> {
+    pub(super) async fn tenant_of(&self, rtstream: &str) -> Result<Option<String>, CatalogError> {
         let mut record = self.catalog.get::<RtStreamRecord>(rtstream);
         if record.is_none() {
             record = match self.catalog.fetch(rtstream).await {
@@ -245,6 +248,9 @@ impl Hub {
         let Some(happening) = happening else {
             return;
         };
+        if let Message::Transcript(segment) = &happening.message {
+            state.said.note(segment);
+        }
         for watcher in &state.watchers {
             if !watcher.filter.passes(&happening) {
                 continue;
@@ -258,6 +264,34 @@ impl Hub {
                     watcher.dropped.fetch_add(1, Ordering::AcqRel);
                     self.metrics.dropped(1);
                 }
+            }
+        }
+    }
+
+    /// Whether anybody wants interim lines at this moment.
+    pub(super) fn reads_along(&self) -> bool {
+        let state = self.lock();
+        let mut open = state.watchers.iter().filter(|w| !w.buffer.is_closed());
+        open.any(|watcher| watcher.filter.wants_interim())
+    }
+
+    /// Gives an interim line to every watcher who wants it and has room for more than it: what is over comes first.
+    pub(super) fn deliver_interim(&self, mut line: Happening) {
+        let state = self.lock();
+        if let Message::Transcript(segment) = &line.message
+            && state.said.is_over(segment)
+        {
+            return;
+        }
+        line.sequence = state.position;
+        let line = Arc::new(line);
+        for watcher in &state.watchers {
+            if watcher.filter.passes(&line) && watcher.buffer.capacity() > BUFFER / 2 {
+                // Full or closed a moment later: the next line makes up for it.
+                let _ = watcher.buffer.try_send(Delivered {
+                    dropped: 0,
+                    happening: Arc::clone(&line),
+                });
             }
         }
     }

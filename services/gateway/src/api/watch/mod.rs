@@ -4,6 +4,7 @@ mod cursor;
 mod filter;
 mod following;
 mod hub;
+mod interim;
 
 use std::sync::Arc;
 
@@ -104,6 +105,7 @@ impl Session {
             rtstream_ids: request.rtstream_ids.clone(),
             index_ids: request.index_ids.clone(),
             kinds,
+            interim: request.interim,
         })
     }
 

@@ -13,7 +13,8 @@ use crate::args::{
     AlertsArgs, CaptionArgs, DataArgs, EgressArgs, EmbeddingsArgs, GatewayArgs, IngestArgs,
     RoleArgs, TranscribeArgs,
 };
-use crate::files::{self, DataDir, ModelFiles};
+use crate::files::{self, DataDir};
+use crate::models::Models;
 use crate::platform::bind;
 use crate::recordings;
 use crate::roles::{self, Base, GatewayOptions, IngestOptions};
@@ -29,6 +30,7 @@ const GATEWAY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST
 /// When it can't start; the error says what to do.
 pub async fn gateway(args: GatewayArgs) -> Result<ExitCode> {
     up::refuse_open_door(args.listen, &args.key)?;
+    let models = Models::named(args.models_file.as_deref(), &args.model_names)?;
     let tls = args.tls.load()?;
     let listener = bind(args.listen, "--listen").await?;
     let api_key = args.key.api_key.context(
@@ -44,14 +46,8 @@ pub async fn gateway(args: GatewayArgs) -> Result<ExitCode> {
         api_key: api_key.0,
         tls,
         allow_plain_keys: args.tls.allow_plain_keys,
-        models: args
-            .model_names
-            .into_iter()
-            .map(|name| sightline_gateway::DescribingModel {
-                name,
-                reads_text: false,
-            })
-            .collect(),
+        models: models.describing(),
+        multilingual: models.transcribe.multilingual(),
         media_root: args.sources.media_root,
         egress: policy(args.egress),
         sinks: args.sinks.names(),
@@ -71,12 +67,11 @@ pub async fn gateway(args: GatewayArgs) -> Result<ExitCode> {
 pub async fn embeddings(args: EmbeddingsArgs) -> Result<ExitCode> {
     let listener = bind(args.listen, "--listen").await?;
     let data = DataDir::lock(files::data_dir(&args.data)?.join("embeddings"))?;
-    let models = ModelFiles::locate(&args.models);
+    let models = Models::locate(&args.models)?;
     let base = base("embeddings", &args.role).await?;
     announce("embeddings", Some(listener.local_addr()?));
     let vectors = data.path().join("vectors");
-    let url = args.qdrant_url.as_deref();
-    done(roles::embeddings(base, &models, url, &vectors, listener).await)
+    done(roles::embeddings(base, &models, &args.vectors, &vectors, listener).await)
 }
 
 /// Evaluating and delivering alerts.
@@ -116,10 +111,13 @@ pub async fn ingest(args: IngestArgs) -> Result<ExitCode> {
 /// # Errors
 /// When it can't start; the error says what to do.
 pub async fn caption(args: CaptionArgs) -> Result<ExitCode> {
-    let models = ModelFiles::locate(&args.models);
+    let mut models = Models::locate(&args.models)?;
+    if let Some(name) = &args.model {
+        models = models.only(name)?;
+    }
     let base = base("caption", &args.role).await?;
     announce("caption", None);
-    done(roles::caption(base, &models).await)
+    done(roles::caption(base, &models, roles::cores()).await)
 }
 
 /// Transcribing.
@@ -127,7 +125,7 @@ pub async fn caption(args: CaptionArgs) -> Result<ExitCode> {
 /// # Errors
 /// When it can't start; the error says what to do.
 pub async fn transcribe(args: TranscribeArgs) -> Result<ExitCode> {
-    let models = ModelFiles::locate(&args.models);
+    let models = Models::locate(&args.models)?;
     let base = base("transcribe", &args.role).await?;
     announce("transcribe", None);
     done(roles::transcribe(base, &models).await)

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::client::args::ClientCommand;
 use crate::sinks::{SinkArgs, SinkNameArgs};
+use crate::vectors::VectorArgs;
 use sightline_gateway::{Tls, TlsError};
 
 /// Turns live video into something you can search and be alerted by.
@@ -56,6 +57,10 @@ pub enum Command {
     Caption(CaptionArgs),
     /// Run transcribing alone.
     Transcribe(TranscribeArgs),
+    /// Models that are known by name: list, pull and check them.
+    Models(crate::models::ModelsArgs),
+    /// Have the vector store built anew, from what the bus has kept and what the old one has.
+    Reindex(crate::reindex::ReindexArgs),
     /// Read one stream for an ingest worker.
     #[command(hide = true)]
     IngestChild,
@@ -137,8 +142,21 @@ pub struct GatewayArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7702")]
     pub embeddings_url: String,
     /// A model that caption workers serve; may be repeated, the first is the default.
-    #[arg(long = "model", value_name = "NAME", default_value = "demo-vlm")]
+    #[arg(
+        long = "model",
+        value_name = "NAME",
+        default_value = "demo-vlm",
+        conflicts_with = "models_file"
+    )]
     pub model_names: Vec<String>,
+    /// The models file of the workers, which says what their models are called and what they can do.
+    #[arg(
+        id = "models_file",
+        long,
+        value_name = "FILE",
+        env = "SIGHTLINE_MODELS_FILE"
+    )]
+    pub models_file: Option<PathBuf>,
     #[command(flatten)]
     pub role: RoleArgs,
     #[command(flatten)]
@@ -165,9 +183,8 @@ pub struct EmbeddingsArgs {
     /// Where the gateway reaches this service.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7702")]
     pub listen: SocketAddr,
-    /// A Qdrant server's gRPC address, for example http://127.0.0.1:6334; without it vectors are kept in the data directory.
-    #[arg(long, value_name = "URL", env = "QDRANT_URL")]
-    pub qdrant_url: Option<String>,
+    #[command(flatten)]
+    pub vectors: VectorArgs,
     #[command(flatten)]
     pub role: RoleArgs,
     #[command(flatten)]
@@ -210,6 +227,9 @@ pub struct IngestArgs {
 /// Options of `caption`.
 #[derive(Debug, Args)]
 pub struct CaptionArgs {
+    /// Serve this model of the models file alone.
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
     #[command(flatten)]
     pub role: RoleArgs,
     #[command(flatten)]
@@ -334,8 +354,16 @@ impl TlsArgs {
 }
 
 /// Where models are.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct ModelArgs {
+    /// A TOML file with the models that describe, transcribe and embed (docs/models.md); the demo models without it.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "SIGHTLINE_MODELS_FILE",
+        conflicts_with_all = ["vlm", "whisper", "embedder"]
+    )]
+    pub models_file: Option<PathBuf>,
     /// The directory of models; the repository's models/ or /usr/share/sightline/models if unset.
     #[arg(long, value_name = "DIR", env = "SIGHTLINE_MODELS")]
     pub models_dir: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! Where things are on this machine: models, ONNX Runtime, the data directory and what is kept in it.
+//! Where things are on this machine: what comes with the product, ONNX Runtime, the data directory and what is kept in it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -9,70 +9,10 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
-use crate::args::{DataArgs, ModelArgs};
+use crate::args::DataArgs;
 
 /// The sample clip, below the repository or `/usr/share/sightline`.
 const SAMPLE_CLIP: &str = "tests/media/street-demo.mp4";
-
-/// Where each model and its runtime is. What is missing shows when it is loaded.
-#[derive(Debug, Clone)]
-pub struct ModelFiles {
-    /// The directory of the vision-language model.
-    pub vlm: PathBuf,
-    /// The whisper.cpp file.
-    pub whisper: PathBuf,
-    /// The directory of the embedding model.
-    pub embedder: PathBuf,
-    runtime: Option<PathBuf>,
-}
-
-impl ModelFiles {
-    /// What the command line names, and the demo models for what it does not.
-    pub fn locate(args: &ModelArgs) -> Self {
-        let models = args.models_dir.clone().unwrap_or_else(|| shipped("models"));
-        let or = |named: &Option<PathBuf>, usual: &str| {
-            named.clone().unwrap_or_else(|| models.join(usual))
-        };
-        Self {
-            vlm: or(&args.vlm, "demo-vlm"),
-            whisper: or(&args.whisper, "demo-whisper/ggml-demo.en-q5_1.bin"),
-            embedder: or(&args.embedder, "all-minilm-l6-v2"),
-            runtime: args.onnxruntime.clone().or_else(installed_runtime),
-        }
-    }
-
-    /// The vision-language model's name: that of its directory.
-    ///
-    /// # Errors
-    /// When the name can't be a token of a subject.
-    pub fn vlm_name(&self) -> Result<String> {
-        let name = self
-            .vlm
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let sound = !name.is_empty()
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-        if !sound {
-            bail!(
-                "a model is called as its directory, and {name:?} cannot be a name: rename the directory to letters, digits, - and _"
-            );
-        }
-        Ok(name)
-    }
-
-    /// ONNX Runtime's shared library.
-    ///
-    /// # Errors
-    /// When none is named and none was installed.
-    pub fn runtime(&self) -> Result<&Path> {
-        self.runtime.as_deref().context(
-            "ONNX Runtime was not found: run `make setup`, or name libonnxruntime.so (1.24 or newer) with --onnxruntime",
-        )
-    }
-}
 
 /// The sample clip.
 pub fn sample_clip() -> PathBuf {
@@ -177,7 +117,7 @@ pub fn new_key() -> String {
 
 /// A file that comes with the product: below the checkout that the binary was built in, below the working directory, or
 /// installed.
-fn shipped(name: &str) -> PathBuf {
+pub fn shipped(name: &str) -> PathBuf {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or(Path::new("."));
@@ -187,7 +127,7 @@ fn shipped(name: &str) -> PathBuf {
 }
 
 /// The newest ONNX Runtime that `make setup` installed for this user.
-fn installed_runtime() -> Option<PathBuf> {
+pub fn installed_runtime() -> Option<PathBuf> {
     let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
     let tools = fs::read_dir(cache.join("sightline/tools")).ok()?.flatten();
     let libraries = tools
@@ -228,24 +168,5 @@ mod tests {
         drop(data);
         let again = DataDir::lock(path).expect("free again");
         assert_eq!(again.api_key().expect("kept"), key);
-    }
-
-    #[test]
-    fn model_names_are_tokens() {
-        for (dir, sound) in [
-            ("models/demo-vlm", true),
-            ("SmolVLM2_500M", true),
-            ("a.b", false),
-            ("a b", false),
-            ("/", false),
-        ] {
-            let files = ModelFiles {
-                vlm: dir.into(),
-                whisper: PathBuf::new(),
-                embedder: PathBuf::new(),
-                runtime: None,
-            };
-            assert_eq!(files.vlm_name().is_ok(), sound, "{dir}");
-        }
     }
 }

@@ -5,12 +5,15 @@ mod args;
 mod client;
 mod demo;
 mod files;
+mod models;
 mod platform;
 mod recordings;
+mod reindex;
 mod roles;
 mod signals;
 mod sinks;
 mod up;
+mod vectors;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -62,7 +65,7 @@ fn arguments() -> Vec<OsString> {
 /// Logs, TLS and failpoints, before anything else.
 fn prepare(cli: &Cli) -> Result<()> {
     let usual = match cli.command {
-        Command::Demo(_) | Command::IngestChild | Command::Client(_) => "warn",
+        Command::Demo(_) | Command::IngestChild | Command::Models(_) | Command::Client(_) | Command::Reindex(_) => "warn",
         _ => "info",
     };
     let format = match cli.log_format {
@@ -88,7 +91,9 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Ingest(args) => alone::ingest(args).await,
         Command::Caption(args) => alone::caption(args).await,
         Command::Transcribe(args) => alone::transcribe(args).await,
+        Command::Models(args) => models::run(args).await,
         Command::Client(command) => client::run(command).await,
+        Command::Reindex(args) => reindex::run(args).await,
         Command::IngestChild => unreachable!("it runs without this runtime"),
     }
 }

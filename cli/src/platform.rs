@@ -16,9 +16,10 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::args::{LinkArgs, RecordingArgs};
 use crate::bus_config;
-use crate::files::ModelFiles;
+use crate::models::Models;
 use crate::recordings;
 use crate::roles::{self, Base, GatewayOptions, IngestOptions};
+use crate::vectors::VectorArgs;
 
 /// What the all-in-one is told.
 pub struct Options {
@@ -43,7 +44,7 @@ pub struct Options {
     /// Whether keys are taken over plain connections from other machines.
     pub allow_plain_keys: bool,
     /// Where the models are.
-    pub models: ModelFiles,
+    pub models: Models,
     /// Where recordings are kept.
     pub recordings: RecordingArgs,
     /// How links to them are made.
@@ -89,10 +90,8 @@ impl Platform {
             api_key: options.api_key,
             tls: options.tls,
             allow_plain_keys: options.allow_plain_keys,
-            models: vec![sightline_gateway::DescribingModel {
-                name: options.models.vlm_name()?,
-                reads_text: false,
-            }],
+            models: options.models.describing(),
+            multilingual: options.models.transcribe.multilingual(),
             media_root: options.media_root.clone(),
             egress: options.egress.clone(),
             sinks: options.sinks.iter().map(|s| s.name().to_owned()).collect(),
@@ -126,7 +125,7 @@ impl Platform {
         roles.spawn(async move {
             (
                 "embeddings",
-                roles::embeddings(b, &m, None, &vectors, records).await,
+                roles::embeddings(b, &m, &VectorArgs::default(), &vectors, records).await,
             )
         });
         let (b, egress, sinks) = (base.clone(), options.egress, options.sinks);
@@ -137,7 +136,7 @@ impl Platform {
         let b = base.clone();
         roles.spawn(async move { ("ingest", roles::ingest(b, ingest).await) });
         let (b, m) = (base.clone(), models.clone());
-        roles.spawn(async move { ("caption", roles::caption(b, &m).await) });
+        roles.spawn(async move { ("caption", roles::caption(b, &m, roles::cores() / 2).await) });
         let b = base.clone();
         roles.spawn(async move { ("transcribe", roles::transcribe(b, &models).await) });
         Ok(Self {

@@ -13,10 +13,6 @@ use sightline_catalog::Catalog;
 use sightline_catalog::seal::SealKey;
 use sightline_egress::{Egress, Policy, Timeouts};
 use sightline_gateway::Tls;
-use sightline_inference::embed::TextEmbedder;
-use sightline_inference::vlm::{SmolVlm, VlmOptions};
-use sightline_inference::whisper::Whisper;
-use sightline_inference::{Describer, Embedder, Transcriber, onnx};
 use sightline_proto::internal::Presence;
 use sightline_recordings::links::Links;
 use sightline_recordings::{Library, Retention};
@@ -24,11 +20,12 @@ use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
 use sightline_service::clock::{Clock, SystemClock};
 use sightline_service::metrics::Metrics;
-use sightline_vectors::{EdgeStore, EmbeddingModel, QdrantConfig, QdrantStore, VectorStore};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tonic::transport::Endpoint;
 
-use crate::files::ModelFiles;
+use crate::models::{self, Models};
+use crate::vectors::{self, VectorArgs};
 
 /// How many streams one ingest worker runs unless told otherwise.
 pub const STREAMS: usize = 64;
@@ -43,8 +40,6 @@ const FRAME_EDGE: u32 = 640;
 const DESCRIPTION_TOKENS: usize = 128;
 /// How often one ingest worker removes old recordings.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
-/// The collection on a Qdrant server.
-const QDRANT_COLLECTION: &str = "sightline";
 /// How long the gateway waits for a connection to the embeddings service.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -117,6 +112,8 @@ pub struct GatewayOptions {
     pub allow_plain_keys: bool,
     /// The models that can be named, the default first.
     pub models: Vec<sightline_gateway::DescribingModel>,
+    /// Whether speech is transcribed in other languages than English.
+    pub multilingual: bool,
     /// The one directory of file sources.
     pub media_root: Option<PathBuf>,
     /// Where webhooks may go.
@@ -157,6 +154,7 @@ pub async fn gateway(base: Base, options: GatewayOptions) -> Result<()> {
             .map_or_else(String::new, |model| model.name.clone()),
         models: options.models,
         engine: ENGINE.to_owned(),
+        multilingual: options.multilingual,
         default_threshold: DEFAULT_THRESHOLD,
         media_root: options.media_root,
         egress: options.egress,
@@ -187,42 +185,25 @@ pub async fn gateway(base: Base, options: GatewayOptions) -> Result<()> {
 /// When its model or store can't be opened.
 pub async fn embeddings(
     base: Base,
-    models: &ModelFiles,
-    qdrant_url: Option<&str>,
+    models: &Models,
+    kept: &VectorArgs,
     dir: &Path,
     listener: TcpListener,
 ) -> Result<()> {
-    start_onnx(models)?;
-    let files = models.embedder.clone();
-    let embedder = load(move || TextEmbedder::load(&files, 1)).await?;
-    let model = EmbeddingModel {
-        revision: embedder.revision().to_owned(),
-        dimension: embedder.dimension(),
-    };
-    let store: Arc<dyn VectorStore> = match qdrant_url {
-        Some(url) => {
-            let config = QdrantConfig {
-                url: url.to_owned(),
-                api_key: None,
-                collection: QDRANT_COLLECTION.to_owned(),
-            };
-            Arc::new(QdrantStore::connect(config, model).await?)
-        }
-        None => Arc::new(EdgeStore::open(dir, model).await?),
-    };
-    let name = models.embedder.file_name().unwrap_or_default();
-    base.be_present(
-        "embeddings",
-        Some((&name.to_string_lossy(), embedder.revision())),
-    );
+    let loaded = models::embedder(models).await?;
+    let embedder = loaded.model;
+    let stores = kept.stores(dir)?;
+    base.be_present("embeddings", Some((&loaded.shown, embedder.revision())));
     let deps = sightline_embeddings::Deps {
         bus: base.bus,
         catalog: base.catalog,
         clock: base.clock,
         metrics: base.metrics,
         readiness: base.readiness,
-        embedder: Arc::new(embedder),
-        store,
+        embedder,
+        source: vectors::source(&models.embed.source),
+        loader: vectors::loader(models.runtime().ok().map(Path::to_owned)),
+        stores,
     };
     let config = sightline_embeddings::Config::default();
     Ok(sightline_embeddings::serve(config, deps, listener, base.shutdown).await?)
@@ -301,40 +282,64 @@ pub async fn ingest(base: Base, options: IngestOptions) -> Result<()> {
     Ok(sightline_ingest::serve(config, deps, base.shutdown).await?)
 }
 
-/// Runs a caption worker.
+/// Runs a caption worker for each describing model; together they get `cores`.
 ///
 /// # Errors
-/// When its model can't be loaded.
-pub async fn caption(base: Base, models: &ModelFiles) -> Result<()> {
-    start_onnx(models)?;
-    let files = models.vlm.clone();
-    let model = models.vlm_name()?;
-    let describer = load(move || SmolVlm::load(&files, &VlmOptions::default())).await?;
-    base.be_present("caption", Some((&model, describer.revision())));
-    let config = sightline_caption::Config {
-        model,
-        concurrency: cores(),
-        max_new_tokens: DESCRIPTION_TOKENS,
-    };
-    let deps = sightline_caption::Deps {
-        bus: base.bus,
-        catalog: base.catalog,
-        clock: base.clock,
-        metrics: base.metrics,
-        readiness: base.readiness,
-        describer: Arc::new(describer),
-    };
-    Ok(sightline_caption::serve(config, deps, base.shutdown).await?)
+/// When a model can't be loaded.
+pub async fn caption(base: Base, models: &Models, cores: usize) -> Result<()> {
+    // All are loaded before one takes work: who is ready is ready for every model.
+    let mut loaded = Vec::new();
+    for model in &models.describe {
+        let one = models::describer(&base, models, model, cores).await;
+        loaded.push((
+            model.name.clone(),
+            one.with_context(|| format!("the model {}", model.name))?,
+        ));
+    }
+    let mut workers = JoinSet::new();
+    for (model, loaded) in loaded {
+        base.be_present("caption", Some((&loaded.shown, loaded.model.revision())));
+        let config = sightline_caption::Config {
+            model,
+            concurrency: sightline_caption::UNDER_WAY,
+            max_new_tokens: DESCRIPTION_TOKENS,
+        };
+        let deps = sightline_caption::Deps {
+            bus: base.bus.clone(),
+            catalog: base.catalog.clone(),
+            clock: base.clock.clone(),
+            metrics: base.metrics.clone(),
+            readiness: base.readiness.clone(),
+            describer: loaded.model,
+        };
+        workers.spawn(sightline_caption::serve(
+            config,
+            deps,
+            base.shutdown.clone(),
+        ));
+    }
+    let mut result = Ok(());
+    while let Some(ended) = workers.join_next().await {
+        // One that fails ends the others.
+        let ended = ended
+            .context("a caption worker panicked")
+            .and_then(|r| Ok(r?));
+        if ended.is_err() {
+            base.shutdown.cancel();
+        }
+        result = result.and(ended);
+    }
+    result
 }
 
 /// Runs a transcribe worker.
 ///
 /// # Errors
 /// When its model can't be loaded.
-pub async fn transcribe(base: Base, models: &ModelFiles) -> Result<()> {
-    let file = models.whisper.clone();
-    let transcriber = load(move || Whisper::load(&file, 1)).await?;
-    base.be_present("transcribe", Some((ENGINE, transcriber.revision())));
+pub async fn transcribe(base: Base, models: &Models) -> Result<()> {
+    let loaded = models::transcriber(models).await?;
+    let transcriber = loaded.model;
+    base.be_present("transcribe", Some((&loaded.shown, transcriber.revision())));
     let config = sightline_transcribe::Config {
         engine: ENGINE.to_owned(),
         concurrency: (cores() / 2).max(1),
@@ -345,7 +350,7 @@ pub async fn transcribe(base: Base, models: &ModelFiles) -> Result<()> {
         clock: base.clock,
         metrics: base.metrics,
         readiness: base.readiness,
-        transcriber: Arc::new(transcriber),
+        transcriber,
     };
     Ok(sightline_transcribe::serve(config, deps, base.shutdown).await?)
 }
@@ -359,20 +364,8 @@ fn raise_file_limit() {
     }
 }
 
-/// Loads a model on a thread that may block.
-async fn load<T: Send + 'static>(
-    loading: impl FnOnce() -> Result<T, sightline_inference::InferenceError> + Send + 'static,
-) -> Result<T> {
-    Ok(tokio::task::spawn_blocking(loading)
-        .await
-        .context("loading a model failed")??)
-}
-
-fn start_onnx(models: &ModelFiles) -> Result<()> {
-    Ok(onnx::init(models.runtime()?)?)
-}
-
-fn cores() -> usize {
+/// How many cores this process may use.
+pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -7,7 +7,8 @@ use anyhow::{Result, bail};
 use sightline_egress::Policy;
 
 use crate::args::{KeyArgs, UpArgs};
-use crate::files::{self, DataDir, ModelFiles};
+use crate::files::{self, DataDir};
+use crate::models::Models;
 use crate::platform::{Options, Platform};
 use crate::signals::shutdown_on_signal;
 
@@ -39,7 +40,7 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         api_key,
         tls: args.tls.load()?,
         allow_plain_keys: args.tls.allow_plain_keys,
-        models: ModelFiles::locate(&args.models),
+        models: Models::locate(&args.models)?,
         recordings: args.recordings,
         links: args.links,
     };

@@ -16,7 +16,8 @@ use sightline_proto::client::Client;
 use tokio::time::timeout;
 
 use crate::args::{DemoArgs, LinkArgs, RecordingArgs};
-use crate::files::{self, ModelFiles};
+use crate::files;
+use crate::models::Models;
 use crate::platform::{Options, Platform};
 use crate::roles::Base;
 use crate::signals::shutdown_on_signal;
@@ -42,7 +43,7 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode> {
     let data = tempfile::tempdir().context("cannot make a temporary directory")?;
     let receiver = Receiver::start().await?;
     let api_key = files::new_key();
-    let options = options(&args, &clip, api_key.clone());
+    let options = options(&args, &clip, api_key.clone())?;
     let mut report = Report::new(args.json, args.stay);
     report.starting(&clip, args.fast);
     let mut platform = Platform::start(options, data.path(), shutdown.clone()).await?;
@@ -132,9 +133,9 @@ async fn drained(base: &Base) -> Result<()> {
     Ok(())
 }
 
-fn options(args: &DemoArgs, clip: &Path, api_key: String) -> Options {
+fn options(args: &DemoArgs, clip: &Path, api_key: String) -> Result<Options> {
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    Options {
+    Ok(Options {
         listen: loopback,
         admin_listen: loopback,
         nats_url: None,
@@ -147,7 +148,7 @@ fn options(args: &DemoArgs, clip: &Path, api_key: String) -> Options {
         api_key,
         tls: None,
         allow_plain_keys: false,
-        models: ModelFiles::locate(&args.models),
+        models: Models::locate(&args.models)?,
         recordings: RecordingArgs {
             recordings: None,
             keep_days: 0,
@@ -157,7 +158,7 @@ fn options(args: &DemoArgs, clip: &Path, api_key: String) -> Options {
             public_url: None,
             link_days: 0,
         },
-    }
+    })
 }
 
 fn find_clip(named: Option<&Path>) -> Result<PathBuf> {

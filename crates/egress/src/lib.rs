@@ -3,11 +3,12 @@
 //! The decision falls when connecting, on the resolved address, and the connection goes to exactly the address that was
 //! decided on: whatever a URL looks like, whatever its name resolves to the next time, there is nothing between the check
 //! and the use. Redirects are not followed (a 3xx is an answer like any other), proxy variables are not read, responses
-//! are read up to 4 kB (by [`Egress::exchange`], up to what its caller says), and every exchange has a deadline. Idle
+//! are read up to 4 kB (by [`Egress::exchange`] and [`Egress::open`], up to what their caller says), and every exchange has a deadline. Idle
 //! connections are kept and used again; the policy is fixed for the life of an [`Egress`], so a kept connection is one
 //! that it would allow now.
 
 mod connect;
+mod download;
 mod exchange;
 mod policy;
 mod target;
@@ -33,6 +34,7 @@ use tokio::time::{Instant, timeout_at};
 use connect::{Connector, Resolve};
 use target::Target;
 
+pub use download::Opened;
 pub use exchange::{Answer, Question};
 pub use policy::{Policy, Refused};
 

@@ -117,7 +117,8 @@ fn bus_config(url: &str, name: &str) -> Result<BusConfig> {
     Ok(BusConfig {
         url: parsed.to_string(),
         name: name.to_owned(),
-        token,
+        login: token.into(),
+        ..BusConfig::default()
     })
 }
 
@@ -139,7 +140,7 @@ mod tests {
         for (given, url, token) in cases {
             let config = bus_config(given, "test").expect("understood");
             assert_eq!(
-                (config.url.trim_end_matches('/'), config.token.as_deref()),
+                (config.url.trim_end_matches('/'), config.login.token()),
                 (url, token)
             );
         }

@@ -39,6 +39,7 @@ pub async fn run(client: Client, args: WatchArgs, out: &Output) -> Result<()> {
         index_ids: args.indexes,
         kinds: args.kinds.into_iter().map(|k| kind(k).into()).collect(),
         cursor: args.cursor.unwrap_or_default(),
+        interim: args.interim,
     };
     let mut watcher = Watcher {
         client,

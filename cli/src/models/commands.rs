@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::hub::Hub;
-use super::pull::{Pull, digest, progress};
+use super::pull::{PAUSE, Pull, digest, progress};
 use super::registry::{self, Digest, Manifest, Model};
 use crate::args::DataArgs;
 use crate::files;
@@ -176,6 +176,7 @@ async fn download(place: &Place, args: &PullArgs, as_json: bool) -> Result<()> {
         model: &model,
         precision: args.precision.as_deref(),
         into: &place.pulled,
+        pause: PAUSE,
         bar: progress(),
     };
     let entry = model.entry(&pull.run().await?);

@@ -2,9 +2,13 @@
 
 mod commands;
 mod file;
+#[cfg(test)]
+mod file_tests;
 mod hub;
 mod loading;
 mod pull;
+#[cfg(test)]
+mod pull_tests;
 mod registry;
 
 use std::path::{Path, PathBuf};
@@ -128,6 +132,7 @@ impl Local {
             max_batch: self.max_batch.unwrap_or(usual.max_batch),
             cache_tokens: self.cache_tokens.unwrap_or(usual.cache_tokens),
             reads_text,
+            view: self.view,
             ..usual
         }
     }

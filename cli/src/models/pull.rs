@@ -18,7 +18,7 @@ use super::registry::{Digest, MANIFEST, Manifest, Model};
 /// How often a broken download is taken up again before the command gives up; it goes on from there the next time.
 const TRIES: u32 = 5;
 /// How long the first pause between two tries is; each further one is twice as long.
-const PAUSE: Duration = Duration::from_millis(500);
+pub const PAUSE: Duration = Duration::from_millis(500);
 
 /// Where a model is pulled from, and to.
 pub struct Pull<'a> {
@@ -30,6 +30,8 @@ pub struct Pull<'a> {
     pub precision: Option<&'a str>,
     /// The directory of models that were pulled.
     pub into: &'a Path,
+    /// How long the first pause after a broken download is: [`PAUSE`].
+    pub pause: Duration,
     /// Shows how far it is.
     pub bar: ProgressBar,
 }
@@ -136,7 +138,7 @@ impl Pull<'_> {
                     error = format!("{error:#}"),
                     "a download broke off, it is taken up again"
                 );
-                tokio::time::sleep(PAUSE * 2_u32.pow(tries - 1)).await;
+                tokio::time::sleep(self.pause * 2_u32.pow(tries - 1)).await;
             }
         }
         let (here, hash) = (

@@ -32,6 +32,8 @@ pub struct EngineOptions {
     pub max_jobs: usize,
     /// Whether the model was trained to answer about texts without a picture; jobs about texts are refused otherwise.
     pub reads_text: bool,
+    /// How the frames of jobs are shown to the model.
+    pub view: View,
 }
 
 impl Default for EngineOptions {
@@ -41,6 +43,7 @@ impl Default for EngineOptions {
             cache_tokens: 16_384,
             max_jobs: 256,
             reads_text: false,
+            view: View::default(),
         }
     }
 }
@@ -214,7 +217,7 @@ impl Describer for Engine {
             stream: job.stream,
             frames: Vec::new(),
             seconds: 0.0,
-            view: View::default(),
+            view: self.options.view,
             questions: job.questions,
             prompts: job.prompts,
             expires_us: job.expires_us,

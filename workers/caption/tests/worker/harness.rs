@@ -116,6 +116,13 @@ impl Platform {
         .await
     }
 
+    /// Changes an index, as its user would.
+    pub async fn change(&self, id: &str, change: impl Fn(&mut Index)) -> Result<()> {
+        let changed = |record: &mut IndexRecord| record.index.as_mut().map(&change).is_some();
+        self.catalog.modify(id, changed).await?;
+        Ok(())
+    }
+
     pub async fn event(&self, id: &str, prompt: &str) -> Result<()> {
         let event = Event {
             id: id.into(),
@@ -201,6 +208,23 @@ impl Platform {
         timeout(LONG, waiting)
             .await
             .with_context(|| format!("{filter} never held {count}"))?
+    }
+
+    /// Publishes a window and waits until the bus holds `count` scenes; gives the last one's.
+    pub async fn described(&self, window: &FrameWindow, count: usize) -> Result<SceneBody> {
+        self.publish(window).await?;
+        let scenes = self.held("scene", count).await?;
+        Ok(scene(scenes.last().context("no scene")?)?.clone())
+    }
+
+    /// Waits until so many descriptions have begun.
+    pub async fn begun(&self, count: usize) -> Result<()> {
+        let waiting = async {
+            while self.model.asked()[2] < count {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        Ok(timeout(LONG, waiting).await?)
     }
 
     /// Waits until the exported metrics have this line.

@@ -1,6 +1,7 @@
 //! The worker on a real nats-server with the real demo model: windows in, verdicts and scenes out.
 
 mod harness;
+mod reuse;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,11 @@ use sightline_bus::{Ask, BusError, StreamName};
 use sightline_caption::{Config, Deps};
 use sightline_inference::Describer;
 use sightline_proto::ids;
-use sightline_proto::internal::{DeadLetter, JudgeRequest, JudgeResponse, RunRecord};
-use sightline_proto::v1::{Index, alert, index};
+use sightline_proto::internal::{
+    DeadLetter, JudgeRequest, JudgeResponse, RtStreamRecord, RunRecord,
+};
+use sightline_proto::v1::rt_stream::Playback;
+use sightline_proto::v1::{Index, ModelConfig, RtStream, alert, index};
 use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
 use sightline_service::clock::SystemClock;
@@ -256,6 +260,78 @@ async fn whoever_asks_of_a_window_of_the_past_hears_what_was_judged_when_it_came
     let refused = ask("demo-vlm", &"traffic ".repeat(3000)).await?;
     assert!(refused.probabilities.is_empty() && !refused.error.is_empty());
     assert!(ask("other", CROSSES).await.is_err());
+    platform.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_window_is_dropped_unless_it_is_of_a_file_that_waits_for_its_turn() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.index("idx-a", "Describe the scene").await?;
+    let mut old = window(0, CALM)?;
+    old.captured_us -= 61_000_000;
+    platform.publish(&old).await?;
+    platform
+        .counted("sightline_caption_windows_total{outcome=\"expired\"} 1")
+        .await?;
+    let fast = RtStream {
+        playback: Playback::Fast.into(),
+        ..RtStream::default()
+    };
+    let record = RtStreamRecord {
+        rtstream: Some(fast),
+        ..RtStreamRecord::default()
+    };
+    platform.create(STREAM, record).await?;
+    let mut waited = window(1, CALM)?;
+    waited.captured_us -= 61_000_000;
+    assert_eq!(platform.described(&waited, 1).await?.window, 1);
+    let letters: Vec<DeadLetter> = platform.read(StreamName::Dlq, "dlq.*", 0).await?;
+    assert_eq!(letters, []);
+    platform.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_counts_from_the_next_window_on() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.index("idx-a", "Describe the scene").await?;
+    let whole = platform.described(&window(0, CALM)?, 1).await?.text;
+    let few = |index: &mut Index| {
+        index.model_config = Some(ModelConfig { max_new_tokens: 4 });
+    };
+    platform.change("idx-a", few).await?;
+    let short = platform.described(&window(1, CALM)?, 2).await?.text;
+    assert!(
+        short.len() < whole.len() && whole.starts_with(&short),
+        "{short:?}"
+    );
+    platform.event("evt-enters", ENTERS).await?;
+    let enabled = alert::State::Enabled;
+    platform
+        .alert("alr-1", "idx-a", "evt-enters", enabled)
+        .await?;
+    platform.described(&window(2, CALM)?, 3).await?;
+    let verdicts = platform.held("verdict", 1).await?;
+    assert_eq!(verdict(&verdicts[0])?.window, 2);
+    platform
+        .change("idx-a", |i| i.state = index::State::Stopped.into())
+        .await?;
+    platform.publish(&window(3, CALM)?).await?;
+    platform
+        .counted("sightline_caption_windows_total{outcome=\"unwanted\"} 1")
+        .await?;
+    platform.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_stopped_finishes_what_is_under_way() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.index("idx-a", "Describe the scene").await?;
+    platform.model.set_gate(false);
+    platform.publish(&window(0, CALM)?).await?;
+    platform.begun(1).await?;
+    platform.shutdown.cancel();
+    platform.model.set_gate(true);
+    assert_eq!(platform.held("scene", 1).await?.len(), 1);
     platform.stop().await
 }
 

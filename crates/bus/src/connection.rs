@@ -1,19 +1,19 @@
 //! A connection to the bus, and publishing on it.
 
-use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::ConnectOptions;
 use async_nats::connection::State;
 use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::{self, kv};
+use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions};
 use bytes::Bytes;
 use prost::Message;
 use tokio::time::timeout;
 
+use crate::config::{BusConfig, Login};
 use crate::error::BusError;
 use crate::streams::{StreamName, bucket_config};
 use crate::subjects::Subject;
@@ -26,44 +26,16 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 /// How often to look whether the connection is another one; the library has no signal for it.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Where the bus is.
-#[derive(Clone)]
-pub struct BusConfig {
-    /// The server, for example `nats://127.0.0.1:4222`.
-    pub url: String,
-    /// What this connection is called in the server's monitoring, for example "caption".
-    pub name: String,
-    /// The token that the server asks for, if any.
-    pub token: Option<String>,
-}
-
-impl fmt::Debug for BusConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BusConfig")
-            .field("url", &self.safe_url())
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-impl BusConfig {
-    /// The address without credentials.
-    fn safe_url(&self) -> String {
-        match (self.url.split_once("://"), self.url.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-            _ => self.url.clone(),
-        }
-    }
-}
-
 /// A connection to the bus. Clones share it; it reconnects by itself for ever.
 #[derive(Clone)]
 pub struct Bus {
     pub(crate) context: jetstream::Context,
+    /// As in [`BusConfig`].
+    pub(crate) replicas: usize,
 }
 
 impl Bus {
-    /// Connects and creates the streams that are missing.
+    /// Connects and creates the streams that are missing. Those that are there stay as they are: see [`Bus::plan`].
     ///
     /// # Errors
     /// When no server answers within 15 s, or a stream can't be made.
@@ -73,7 +45,10 @@ impl Bus {
             .timeout(DEADLINE)
             .ack_timeout(DEADLINE)
             .build(client);
-        let bus = Self { context };
+        let bus = Self {
+            context,
+            replicas: config.replicas,
+        };
         for stream in StreamName::ALL {
             bus.ensure(stream).await?;
         }
@@ -181,7 +156,7 @@ impl Bus {
         };
         // Not by the library's create_key_value, which asks about the account what servers before 2.10 do not answer.
         self.context
-            .get_or_create_stream(bucket_config(bucket))
+            .get_or_create_stream(self.replicated(bucket_config(bucket)))
             .await
             .map_err(|source| failed(source.into()))?;
         self.context
@@ -259,7 +234,7 @@ impl Bus {
 
     async fn ensure(&self, name: StreamName) -> Result<(), BusError> {
         self.context
-            .get_or_create_stream(name.config())
+            .get_or_create_stream(self.replicated(name.config()))
             .await
             .map(drop)
             .map_err(|source| BusError::Stream {
@@ -270,22 +245,17 @@ impl Bus {
 }
 
 async fn connect_client(config: &BusConfig) -> Result<async_nats::Client, BusError> {
-    let mut options = ConnectOptions::new()
-        .name(&config.name)
-        .connection_timeout(Duration::from_secs(2))
-        .ping_interval(Duration::from_secs(10));
-    if let Some(token) = &config.token {
-        options = options.token(token.clone());
-    }
     let failed = |source: crate::error::Cause| BusError::Connect {
         url: config.safe_url(),
         source,
     };
+    let options = options(config).map_err(failed)?;
+    let servers: Vec<&str> = config.url.split(',').map(str::trim).collect();
     let started = tokio::time::Instant::now();
     loop {
-        match options.clone().connect(&config.url).await {
+        match options.clone().connect(servers.as_slice()).await {
             Ok(client) => return Ok(client),
-            Err(source) if started.elapsed() > CONNECT_DEADLINE => {
+            Err(source) if is_refusal(&source) || started.elapsed() > CONNECT_DEADLINE => {
                 return Err(failed(source.into()));
             }
             Err(error) => {
@@ -294,6 +264,36 @@ async fn connect_client(config: &BusConfig) -> Result<async_nats::Client, BusErr
             }
         }
     }
+}
+
+/// Whether the server is there and does not let this client in, or is not who it should be: waiting changes nothing.
+fn is_refusal(error: &ConnectError) -> bool {
+    matches!(
+        error.kind(),
+        ConnectErrorKind::Authentication
+            | ConnectErrorKind::AuthorizationViolation
+            | ConnectErrorKind::Tls
+    )
+}
+
+fn options(config: &BusConfig) -> Result<ConnectOptions, crate::error::Cause> {
+    let mut options = ConnectOptions::new()
+        .name(&config.name)
+        .connection_timeout(Duration::from_secs(2))
+        .ping_interval(Duration::from_secs(10));
+    options = match &config.login {
+        Login::None => options,
+        Login::Token(token) => options.token(token.clone()),
+        Login::Nkey(seed) => options.nkey(seed.clone()),
+        Login::Credentials(file) => options.credentials(file)?,
+    };
+    if let Some(file) = &config.ca_file {
+        options = options.add_root_certificates(file.clone());
+    }
+    if let Some((certificate, key)) = &config.client_certificate {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    Ok(options)
 }
 
 /// Whether a full subject with discard policy "new" refused the message.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::connection::BusConfig;
+use crate::config::{BusConfig, Login};
 use crate::error::BusError;
 
 /// How long the server may take to answer after its start.
@@ -98,7 +98,8 @@ impl EmbeddedServer {
         BusConfig {
             url: self.url.clone(),
             name: name.to_owned(),
-            token: Some(self.token.clone()),
+            login: Login::Token(self.token.clone()),
+            ..BusConfig::default()
         }
     }
 

@@ -26,6 +26,14 @@ pub enum BusError {
         /// Why.
         source: Cause,
     },
+    /// A stream could not be compared or changed.
+    #[error("stream {stream} stays as it is")]
+    Change {
+        /// Its name on the server.
+        stream: String,
+        /// Why.
+        source: Cause,
+    },
     /// A consumer could not be made or read.
     #[error("consumer {consumer} is not usable")]
     Consumer {

@@ -6,6 +6,7 @@
 
 mod ask;
 mod backlog;
+mod config;
 mod connection;
 mod consumers;
 pub mod embedded;
@@ -13,6 +14,7 @@ mod error;
 mod in_order;
 mod interim;
 mod lease;
+mod plan;
 mod presence;
 mod reading;
 mod streams;
@@ -21,10 +23,12 @@ mod work;
 
 pub use ask::Ask;
 pub use backlog::Place;
-pub use connection::{Bus, BusConfig};
+pub use config::{BusConfig, Login};
+pub use connection::Bus;
 pub use error::BusError;
 pub use in_order::{BatchHandler, work_in_order};
 pub use lease::{Lease, LeaseConfig, Leases};
+pub use plan::{Difference, Field};
 pub use presence::Queue;
 pub use reading::Start;
 pub use streams::StreamName;

@@ -37,7 +37,7 @@ impl Ground {
         let dir = tempfile::tempdir()?;
         let nats = EmbeddedServer::start(Path::new("nats-server"), &dir.path().join("nats"))?;
         let config = nats.config("test");
-        let token = config.token.clone().unwrap_or_default();
+        let token = config.login.token().unwrap_or_default().to_owned();
         let nats_url = config.url.replace("nats://", &format!("nats://{token}@"));
         Ok(Self {
             binary: binary.into(),

@@ -61,7 +61,7 @@ async fn main() -> Result<()> {
 async fn connect(url: &str) -> Result<Bus> {
     let config = BusConfig {
         url: url.to_owned(),
-        token: None,
+        ..BusConfig::default()
         name: "measure-alerts".to_owned(),
     };
     Ok(Bus::connect(&config).await?)

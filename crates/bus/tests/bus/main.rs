@@ -6,5 +6,6 @@ mod harness;
 mod in_order;
 mod leases;
 mod messages;
+mod operating;
 mod side_by_side;
 mod work;

@@ -14,7 +14,7 @@ use sightline_service::failpoint;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use crate::harness::{EPOCH_US, LONG, Platform, SECOND_US, STREAM, serve, words};
+use crate::harness::{EPOCH_US, LONG, Platform, SECOND_US, STREAM, body, serve, words};
 
 const TEST: &str = "killed::a_killed_worker_loses_and_doubles_nothing";
 const FAILPOINT: &str = "SIGHTLINE_TEST_FAILPOINT";
@@ -29,6 +29,8 @@ async fn a_killed_worker_loses_and_doubles_nothing() -> Result<()> {
     }
     let platform = Platform::start().await?;
     platform.index("idx-1", words(4), 0).await?;
+    platform.index("idx-2", words(4), 0).await?;
+    platform.read_by("idx-2", "reader").await?;
     for n in 0..10 {
         platform.say(n * 3, &format!("a{n} b{n} c{n}")).await?;
     }
@@ -74,6 +76,10 @@ async fn a_killed_worker_loses_and_doubles_nothing() -> Result<()> {
         .map(|s| s.0)
         .collect();
     assert_eq!(numbers, ["0", "1", "2", "3", "4", "5", "6", "7", "8"]);
+    // What a model is to read is the same, on its way to the model.
+    let read = platform.texts("reader", "idx-2", 9).await?;
+    let read = read.iter().map(|observed| Ok(body(observed)?.batch));
+    assert!(read.collect::<Result<Vec<_>>>()?.into_iter().eq(0..9));
     worker.stop().await
 }
 
@@ -94,7 +100,8 @@ async fn serve_until_killed(armed: &str) -> Result<()> {
     let config = BusConfig {
         url: variable(NATS_URL).context("no url")?,
         name: "killed".to_owned(),
-        token: variable(NATS_TOKEN),
+        login: variable(NATS_TOKEN).into(),
+        ..BusConfig::default()
     };
     let now_us: i64 = variable(NOW_US).context("no time")?.parse()?;
     let clock = Arc::new(ManualClock::at(now_us));
@@ -116,7 +123,7 @@ impl Worker {
             .args(["--exact", TEST, "--nocapture"])
             .env(FAILPOINT, armed)
             .env(NATS_URL, bus.url)
-            .env(NATS_TOKEN, bus.token.unwrap_or_default())
+            .env(NATS_TOKEN, bus.login.token().unwrap_or_default())
             .env(NOW_US, now_us.to_string())
             .spawn()?;
         Ok(Self(child))

@@ -1,6 +1,6 @@
 """A straightforward loop over a SmolVLM directory in Python: one window after another, one prompt each.
 
-    python python_ort.py MODEL_DIRECTORY THREADS spin|no_spin WINDOWS FRAMES TOKENS
+    python python_ort.py MODEL_DIRECTORY THREADS spin|no_spin|openvino WINDOWS FRAMES TOKENS
 
 Prints what it cost as JSON.
 """
@@ -30,15 +30,18 @@ def frame(index, width=640, height=360):
 class Model:
     """The three sessions and what the files say."""
 
-    def __init__(self, directory, threads, spin):
+    def __init__(self, directory, threads, how):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        if not spin:
+        if how != "spin":
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = ["CPUExecutionProvider"]
+        if how == "openvino":
+            providers.insert(0, ("OpenVINOExecutionProvider", {"device_type": "CPU", "num_of_threads": str(threads)}))
         names = ("vision_encoder", "embed_tokens", "decoder_model_merged")
         files = [str(directory / f"onnx/{name}_quantized.onnx") for name in names]
         self.vision, self.embed, self.decoder = (
-            ort.InferenceSession(file, options, providers=["CPUExecutionProvider"]) for file in files
+            ort.InferenceSession(file, options, providers=providers) for file in files
         )
         read = {name: json.loads((directory / f"{name}.json").read_text()) for name in ("config", "preprocessor_config", "processor_config", "generation_config")}
         self.tile = read["preprocessor_config"]["max_image_size"]["longest_edge"]
@@ -93,9 +96,9 @@ def cpu():
 
 def main():
     """Command line."""
-    directory, threads, spin = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "spin"
+    directory, threads, how = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     windows, frames, tokens = (int(n) for n in sys.argv[4:7])
-    model = Model(directory, threads, spin)
+    model = Model(directory, threads, how)
     shown = [frame(i) for i in range(frames)]
     steps = dict.fromkeys(("encode", "prefill", "decode"), 0.0)
     started, before, decoded = time.monotonic(), cpu(), 0

@@ -7,6 +7,7 @@ mod clients;
 mod console;
 mod demo;
 mod health;
+mod interim;
 mod kill;
 mod playback;
 mod recording;

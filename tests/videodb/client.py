@@ -270,10 +270,11 @@ def errors(connection, collection, stream, base_url):
 
 
 async def channels(socket):
-    """The first message of each channel."""
+    """The first message of each channel, without what is still being said."""
     heard = {}
     async for message in socket.receive():
-        heard.setdefault(message["channel"], message)
+        if message["data"].get("is_final", True):
+            heard.setdefault(message["channel"], message)
         if {"transcript", "scene_index", "audio_index", "alert"} <= heard.keys():
             return heard
 

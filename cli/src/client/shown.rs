@@ -42,13 +42,20 @@ impl Shown for RtStream {
     ];
 
     fn row(&self, view: &View) -> Vec<String> {
-        let speech = if self.transcribe { "on" } else { "off" };
+        let asked = self.transcription.clone().unwrap_or_default();
+        let speech = match (self.transcribe, asked.language.as_str(), asked.translate) {
+            (false, ..) => "off".to_owned(),
+            (true, "", false) => "on".to_owned(),
+            (true, "", true) => "to en".to_owned(),
+            (true, language, false) => language.to_owned(),
+            (true, language, true) => format!("{language} to en"),
+        };
         let recording = word(self.recording_state().as_str_name(), "RECORDING_STATE_");
         vec![
             self.id.clone(),
             self.name.clone(),
             word(self.state().as_str_name(), "STATE_"),
-            speech.to_owned(),
+            speech,
             if self.store {
                 recording
             } else {
@@ -366,7 +373,14 @@ pub fn stream_of(message: &WatchResponse) -> Option<&str> {
 /// One line of `watch` for people; none for what they need not know.
 pub fn happened(message: &WatchResponse, stream: &str, view: &View) -> Option<String> {
     let (time, kind, text) = match message.message.as_ref()? {
-        Message::Transcript(segment) => (&segment.start_time, "speech", segment.text.clone()),
+        Message::Transcript(segment) => {
+            let what = if segment.interim {
+                "speaking"
+            } else {
+                "speech"
+            };
+            (&segment.start_time, what, segment.text.clone())
+        }
         Message::Scene(scene) => (&scene.start_time, "scene", scene.text.clone()),
         Message::AudioScene(scene) => (&scene.start_time, "batch", scene.text.clone()),
         Message::Alert(firing) if firing.state() == firing::State::Closed => {

@@ -134,6 +134,8 @@ async fn change(mut client: Client, command: StreamCommand) -> Result<Option<RtS
         stream,
         name,
         transcribe,
+        language,
+        translate,
         keep,
         keep_bytes,
     } = command
@@ -160,6 +162,8 @@ async fn change(mut client: Client, command: StreamCommand) -> Result<Option<RtS
         Some(Transcribe::On) => {
             let request = v1::StartTranscriptionRequest {
                 rtstream_id: stream,
+                language: language.unwrap_or_default(),
+                translate,
                 ..Default::default()
             };
             let call = client.streams.start_transcription(ask(request));

@@ -11,7 +11,8 @@ use std::sync::Once;
 use invented::Line;
 use whisper_rs::{
     FullParams, SamplingStrategy, WhisperContext, WhisperContextParameters, WhisperSegment,
-    WhisperSysContext, WhisperSysState, WhisperTokenData, WhisperTokenId, get_lang_id, get_lang_str,
+    WhisperSysContext, WhisperSysState, WhisperTokenData, WhisperTokenId, get_lang_id,
+    get_lang_str,
 };
 
 use crate::revision::revision;
@@ -26,6 +27,13 @@ pub const SAMPLE_RATE: usize = 16_000;
 /// Longest audio of one call, in seconds: beyond it the model's 30 s window overflows, and text
 /// gets lost or invented where windows join.
 pub const MAX_SECONDS: usize = 28;
+
+/// Positions of the encoder for a second, and for its whole window of 30 s.
+const CONTEXT_PER_SECOND: usize = 50;
+const WHOLE_CONTEXT: usize = 1500;
+/// Positions that an utterance gets beyond its end, and at least: models that were trained on 30 s lose words with fewer.
+const CONTEXT_BEYOND: usize = 128;
+const LEAST_CONTEXT: usize = 512;
 
 /// First bytes of a whisper.cpp model file: "ggml" as a little-endian number.
 const GGML_MAGIC: [u8; 4] = *b"lmgg";
@@ -81,7 +89,7 @@ impl Whisper {
         }
         let context = WhisperContext::new_with_params(file, parameters)
             .map_err(|e| InferenceError::load(file, e))?;
-        let revision = revision("whisper greedy", [file])?;
+        let revision = revision("whisper greedy, context by length", [file])?;
         Ok(Self {
             context,
             threads: threads.max(1),
@@ -115,11 +123,17 @@ impl Whisper {
         }
     }
 
-    fn parameters<'a>(&self, language: &'a str, translate: bool) -> FullParams<'a, 'a> {
+    fn parameters<'a>(
+        &self,
+        language: &'a str,
+        translate: bool,
+        samples: usize,
+    ) -> FullParams<'a, 'a> {
         let mut p = FullParams::new(SamplingStrategy::Greedy { best_of: 1 });
         p.set_n_threads(i32::try_from(self.threads).unwrap_or(i32::MAX));
         p.set_language(Some(language));
         p.set_translate(translate);
+        p.set_audio_ctx(i32::try_from(context(samples)).unwrap_or(0));
         p.set_no_context(true);
         p.set_suppress_nst(true);
         p.set_token_timestamps(true);
@@ -153,7 +167,7 @@ impl Transcriber for Whisper {
         let failed = |e| InferenceError::run("transcribing", e);
         let mut state = self.context.create_state().map_err(failed)?;
         let mut decoded: Decoded = Vec::new();
-        let mut parameters = self.parameters(language, speech.translate);
+        let mut parameters = self.parameters(language, speech.translate, pcm.len());
         // SAFETY: whisper.cpp calls `record` only within `full`, on this thread (one decoder),
         // with the pointer to `decoded`, which outlives it and is not used meanwhile.
         unsafe {
@@ -219,6 +233,14 @@ impl Whisper {
         let steps = f64::from(end - before);
         (before >= first_time).then(|| seconds(segment.end_timestamp()) - steps * TIME_STEP)
     }
+}
+
+/// How much of its window of 30 s the encoder computes: as much as there is to hear. All of it takes four times as long as the least.
+fn context(samples: usize) -> usize {
+    let heard = (samples * CONTEXT_PER_SECOND).div_ceil(SAMPLE_RATE);
+    (heard + CONTEXT_BEYOND)
+        .next_multiple_of(64)
+        .clamp(LEAST_CONTEXT, WHOLE_CONTEXT)
 }
 
 /// The mean of the logarithms of the text tokens' probabilities.

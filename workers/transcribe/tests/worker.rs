@@ -6,11 +6,12 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures::StreamExt;
 use sightline_bus::embedded::EmbeddedServer;
-use sightline_bus::{Bus, StreamName, Subject};
+use sightline_bus::{Ask, Bus, StreamName, Subject};
 use sightline_catalog::Catalog;
 use sightline_inference::whisper::{SAMPLE_RATE, Whisper};
-use sightline_inference::{InferenceError, SpokenSegment, Transcriber};
+use sightline_inference::{InferenceError, Speech, Transcriber, Transcript};
 use sightline_proto::ids;
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{
@@ -156,6 +157,7 @@ struct Gated {
     open: Mutex<bool>,
     moved: Condvar,
     called: AtomicUsize,
+    speech: Mutex<Vec<Speech>>,
 }
 
 impl Gated {
@@ -165,6 +167,7 @@ impl Gated {
             open: Mutex::new(true),
             moved: Condvar::new(),
             called: AtomicUsize::new(0),
+            speech: Mutex::default(),
         })
     }
 
@@ -179,11 +182,12 @@ impl Transcriber for Gated {
         self.model.revision()
     }
 
-    fn transcribe(&self, pcm: &[f32]) -> Result<Vec<SpokenSegment>, InferenceError> {
+    fn transcribe(&self, pcm: &[f32], speech: &Speech) -> Result<Transcript, InferenceError> {
+        self.speech.lock().unwrap().push(speech.clone());
         self.called.fetch_add(1, Ordering::SeqCst);
         let open = self.open.lock().unwrap();
         drop(self.moved.wait_while(open, |open| !*open).unwrap());
-        self.model.transcribe(pcm)
+        self.model.transcribe(pcm, speech)
     }
 }
 
@@ -235,6 +239,7 @@ async fn each_sentence_is_an_observation_with_word_times() -> Result<()> {
     for (observation, (text, start, end)) in found.iter().zip(expected) {
         let body = transcript(observation)?;
         assert_eq!((body.text.as_str(), body.engine.as_str()), (text, ENGINE));
+        assert_eq!((body.language.as_str(), body.interim), ("en", false));
         let near = |us: i64, seconds: f64| ((us - start_us) as f64 / 1e6 - seconds).abs() < 0.1;
         assert!(near(observation.start_us, start), "{observation:?}");
         assert!(near(observation.end_us, end), "{observation:?}");
@@ -394,6 +399,87 @@ async fn what_was_heard_before_an_immediate_stop_is_left_out() -> Result<()> {
         "The train is eleven minutes late.",
     ];
     assert_eq!(texts, expected);
+    platform.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_heard_so_far_is_told_to_who_listens_and_kept_nowhere() -> Result<()> {
+    let platform = Platform::start().await?;
+    let mut lines = platform.bus.interim_lines().await?;
+    let start_us = EPOCH_US + 7_000_000;
+    let whole = example("ex3.wav")?;
+    let so_far = chunk(start_us, whole[..SAMPLE_RATE * 2 * 12 / 5].to_vec());
+    let ask = || async {
+        let ask = Ask::Interim(ENGINE);
+        platform.bus.ask::<()>(ask, &so_far, LONG).await
+    };
+    // Until the worker has subscribed, the bus says at once that nobody is there.
+    let asking = async {
+        while ask().await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LONG, asking).await?;
+    let line = timeout(LONG, lines.next()).await?.context("a line")?;
+    let body = transcript(&line)?;
+    assert_eq!(body.text, "Unit two has arrived at the entrance.");
+    assert_eq!((body.interim, line.id.as_str()), (true, ""));
+    assert!(
+        line.start_us > start_us && line.end_us < start_us + 2_400_000,
+        "{line:?}"
+    );
+    assert_eq!(body.words.len(), 7);
+    // While all threads have what is over, nothing is made of what is not.
+    platform.model.set_gate(false);
+    platform
+        .publish(&chunk(EPOCH_US, example("ex1.wav")?))
+        .await?;
+    let called = async {
+        while platform.model.called.load(Ordering::SeqCst) < 2 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, called).await.context("it was never taken")?;
+    timeout(LONG, ask()).await??;
+    platform
+        .counted("sightline_transcribe_interim_total{outcome=\"busy\"} 1")
+        .await?;
+    assert_eq!(platform.model.called.load(Ordering::SeqCst), 2);
+    platform.model.set_gate(true);
+    let kept = platform.transcripts(1).await?;
+    assert_eq!(
+        transcript(&kept[0])?.text,
+        "The train is eleven minutes late."
+    );
+    platform.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_is_told_the_language_that_the_stream_has() -> Result<()> {
+    let platform = Platform::start().await?;
+    let mut stream = RtStreamRecord {
+        language: "en".to_owned(),
+        ..RtStreamRecord::default()
+    };
+    let revision = platform.catalog.create(STREAM, &stream).await?;
+    platform
+        .publish(&chunk(EPOCH_US, example("ex1.wav")?))
+        .await?;
+    assert_eq!(platform.transcripts(1).await?.len(), 1);
+    // The gateway refuses what the model can't do; the model may be another one since.
+    (stream.language, stream.translate) = ("de".to_owned(), true);
+    platform.catalog.update(STREAM, &stream, revision).await?;
+    platform
+        .publish(&chunk(EPOCH_US + 1, example("ex1.wav")?))
+        .await?;
+    let letters = platform.letters(1).await?;
+    assert!(letters[0].reason.contains("English alone"), "{letters:?}");
+    let told = platform.model.speech.lock().unwrap().clone();
+    let told: Vec<_> = told
+        .iter()
+        .map(|s| (s.language.as_deref(), s.translate))
+        .collect();
+    assert_eq!(told, [(Some("en"), false), (Some("de"), true)]);
     platform.stop().await
 }
 

@@ -70,6 +70,12 @@ pub enum StreamCommand {
         /// Whether its speech is transcribed.
         #[arg(long, value_enum, group = "change")]
         transcribe: Option<Transcribe>,
+        /// The language that is spoken, for example en; without it the engine tells it. With --transcribe on.
+        #[arg(long, value_name = "CODE", requires = "transcribe")]
+        language: Option<String>,
+        /// Write English, whatever is spoken. With --transcribe on.
+        #[arg(long, requires = "transcribe")]
+        translate: bool,
         /// For how long its recording is kept, for example 12h; 0s: the server's default. --keep-bytes is then the server's too,
         /// unless given.
         #[arg(long, value_name = "TIME", value_parser = duration, group = "change")]

@@ -179,6 +179,9 @@ pub struct WatchArgs {
     /// Only this kind; may be repeated.
     #[arg(long = "kind", value_enum)]
     pub kinds: Vec<WatchKind>,
+    /// Also what is still being said, at most once a second; the line that is final follows.
+    #[arg(long)]
+    pub interim: bool,
     /// Go on after the message that had this cursor; from now on if unset.
     #[arg(long)]
     pub cursor: Option<String>,

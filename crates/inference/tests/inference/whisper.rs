@@ -1,10 +1,12 @@
 //! The demo speech model against whisper-cli's results (`golden.json`).
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sightline_inference::whisper::{MAX_SECONDS, SAMPLE_RATE, Whisper};
-use sightline_inference::{Speech, Transcriber};
+use sightline_inference::{InferenceError, Speech, Transcriber, Transcript};
+use sightline_testkit::sounds;
 
 use crate::support::{json, models, wav_samples};
 
@@ -152,4 +154,105 @@ fn too_long_audio_is_refused() {
         )
         .unwrap_err();
     assert!(error.to_string().contains("at most 28 s"), "{error}");
+}
+
+/// What music is not: that never gets here, see `sightline_media`.
+#[test]
+fn noise_is_no_speech() {
+    let model = load(1);
+    for (name, sound) in sounds::all(12 * SAMPLE_RATE) {
+        if ["silence", "white noise", "pink noise", "slamming doors"].contains(&name) {
+            let pcm: Vec<f32> = sound.iter().map(|s| f32::from(*s) / 32768.0).collect();
+            let found = model.transcribe(&pcm, &Speech::default()).unwrap();
+            assert_eq!(found, Transcript::default(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_said_twice_is_written_twice() {
+    let model = load(1);
+    let once = samples(&clips()[0]);
+    let twice = [once.as_slice(), &vec![0.0; SAMPLE_RATE / 2], &once].concat();
+    let found = model.transcribe(&twice, &Speech::default()).unwrap();
+    let texts: Vec<&str> = found.segments.iter().map(|s| s.text.as_str()).collect();
+    assert_eq!(texts, [clips()[0].expected.as_str(); 2]);
+}
+
+fn speech(language: &str, translate: bool) -> Speech {
+    Speech {
+        language: Some(language.to_owned()).filter(|code| !code.is_empty()),
+        translate,
+    }
+}
+
+fn refused(found: Result<Transcript, InferenceError>, part: &str) {
+    let error = found.unwrap_err();
+    assert!(matches!(error, InferenceError::InvalidInput(_)), "{error}");
+    assert!(error.to_string().contains(part), "{error}");
+}
+
+#[test]
+fn a_model_of_english_speaks_of_nothing_else() {
+    let model = load(1);
+    assert!(!model.is_multilingual());
+    let pcm = samples(&clips()[0]);
+    for language in ["", "en"] {
+        let found = model.transcribe(&pcm, &speech(language, false)).unwrap();
+        assert_eq!(found.language, "en");
+        assert_eq!(found.segments[0].text, clips()[0].expected);
+    }
+    refused(model.transcribe(&pcm, &speech("de", false)), "English");
+    refused(
+        model.transcribe(&pcm, &speech("", true)),
+        "cannot translate",
+    );
+}
+
+#[test]
+fn a_model_of_many_languages_takes_those_that_it_knows_and_tells_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Whisper::load(&multilingual(dir.path()), 1).unwrap();
+    assert!(model.is_multilingual());
+    let pcm = samples(&clips()[0]);
+    // It was never taught languages: what it takes for one is any of them, and it is the same one each time.
+    let found = model.transcribe(&pcm, &speech("", false)).unwrap();
+    let again = model.transcribe(&pcm, &speech("", false)).unwrap();
+    assert_eq!(found, again);
+    assert_eq!(found.language.is_empty(), found.segments.is_empty());
+    for (language, translate) in [("de", false), ("de", true), ("yue", false)] {
+        let found = model
+            .transcribe(&pcm, &speech(language, translate))
+            .unwrap();
+        if !found.segments.is_empty() {
+            assert_eq!(found.language, language);
+        }
+    }
+    for wrong in ["xx", "german", "DE", "d\0"] {
+        refused(model.transcribe(&pcm, &speech(wrong, false)), "no language");
+    }
+}
+
+/// The demo model with the vocabulary of a multilingual one, which has one token more, before the special ones.
+fn multilingual(dir: &Path) -> PathBuf {
+    const TOKENS: usize = 50_256;
+    // 128 numbers in blocks of 32, q5_1.
+    const ROW: usize = 4 * 24;
+    let mut bytes = fs::read(models().join("demo-whisper/ggml-demo.en-q5_1.bin")).unwrap();
+    let name = b"decoder.token_embedding.weight";
+    let at = bytes.windows(name.len()).position(|w| w == name).unwrap();
+    let row = at + name.len() + TOKENS * ROW;
+    bytes.splice(row..row, [0; ROW]);
+    // Where the file says how many tokens there are: at its start, and of this tensor.
+    for place in [4, at - 4] {
+        let count = bytes[place..place + 4]
+            .try_into()
+            .map(u32::from_le_bytes)
+            .unwrap();
+        assert_eq!(count, 51_864);
+        bytes[place..place + 4].copy_from_slice(&(count + 1).to_le_bytes());
+    }
+    let file = dir.join("ggml-demo.bin");
+    fs::write(&file, bytes).unwrap();
+    file
 }

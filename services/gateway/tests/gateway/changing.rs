@@ -147,7 +147,7 @@ async fn every_start_of_transcription_is_a_session_and_an_immediate_stop_drops_i
 
     let other = v1::StartTranscriptionRequest {
         engine: "another".to_owned(),
-        ..start
+        ..start.clone()
     };
     let refused = client.streams.start_transcription(other).await;
     let (reason, field, message) = reason_of(&refused.expect_err("one engine"));
@@ -156,6 +156,34 @@ async fn every_start_of_transcription_is_a_session_and_an_immediate_stop_drops_i
         ("INVALID_ARGUMENT", "engine")
     );
     assert!(message.contains("whisper"), "{message}");
+    // It knows English alone.
+    for (language, translate, field) in [("de", false, "language"), ("en", true, "translate")] {
+        let foreign = v1::StartTranscriptionRequest {
+            language: language.to_owned(),
+            translate,
+            ..start.clone()
+        };
+        let refused = client.streams.start_transcription(foreign).await;
+        let (reason, found, message) = reason_of(&refused.expect_err("English"));
+        assert_eq!(
+            (reason.as_str(), found.as_str()),
+            ("INVALID_ARGUMENT", field)
+        );
+        assert!(message.contains("English alone"), "{message}");
+    }
+    // What is asked for while it runs takes effect without another session.
+    let english = v1::StartTranscriptionRequest {
+        language: "en".to_owned(),
+        ..start.clone()
+    };
+    let answer = client.streams.start_transcription(english).await;
+    let stream = answer
+        .expect("starts")
+        .into_inner()
+        .rtstream
+        .expect("a stream");
+    assert_eq!(stream.transcription.expect("set").language, "en");
+    assert_eq!(sessions(), (2, 1));
 }
 
 #[tokio::test]

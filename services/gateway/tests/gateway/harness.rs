@@ -382,6 +382,25 @@ pub fn transcript(rtstream: &str, number: u64) -> Observation {
     }
 }
 
+/// A line of a stream that is not over, as transcribe workers tell it.
+pub fn interim(rtstream: &str, start_us: i64) -> Observation {
+    let line = transcript(rtstream, 0);
+    let Some(Body::Transcript(body)) = line.body else {
+        panic!("{line:?}");
+    };
+    Observation {
+        id: String::new(),
+        start_us,
+        end_us: start_us + 1_000_000,
+        body: Some(Body::Transcript(TranscriptBody {
+            interim: true,
+            language: "en".to_owned(),
+            ..body
+        })),
+        ..line
+    }
+}
+
 pub fn verdict(rtstream: &str, number: u64) -> Observation {
     Observation {
         id: format!("{rtstream}-verdict-{number}"),

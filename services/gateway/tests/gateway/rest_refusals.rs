@@ -64,6 +64,9 @@ POST /rtstream/collection/c-1/search {"query": "x"} -> 404 no collection
 POST /rtstream/ID/transcription -> 400 action: 
 POST /rtstream/ID/transcription {"action": "stop", "mode": "soon"} -> 400 mode: 
 POST /rtstream/ID/transcription {"action": "start", "engine": 5} -> 400 engine: invalid type
+POST /rtstream/ID/transcription {"action": "start", "model_config": {"task": "sing"}} -> 400 model_config.task: 
+POST /rtstream/ID/transcription {"action": "start", "model_config": {"task": "translate"}} -> 400 model_config.task: false, because
+POST /rtstream/ID/transcription {"action": "start", "model_config": {"language": "de"}} -> 400 model_config.language: "en" or empty
 GET /rtstream/ID/transcription?page=0 -> 400 page: 
 GET /rtstream/ID/transcription?page_size=1001 -> 400 page_size: 
 GET /rtstream/ID/transcription?start=5&end=4 -> 400 end: must be after

@@ -1,12 +1,19 @@
 //! Watch: live messages, filters, resuming by cursor, slow readers, shutdown.
 
+use std::time::Duration;
+
 use futures::StreamExt;
+use sightline_bus::Ask;
+use sightline_proto::internal::Observation;
+use sightline_proto::time::timestamp;
 use sightline_proto::v1;
 use sightline_proto::v1::watch_request::Kind;
 use sightline_proto::v1::watch_response::Message;
 use tonic::{Code, Status, Streaming};
 
-use crate::harness::{Client, Gateway, LONG, reason_of, scene, transcript, verdict};
+use crate::harness::{
+    Client, Gateway, LONG, NOW_US, interim, reason_of, scene, transcript, verdict,
+};
 
 /// An open watch.
 struct Watch(Streaming<v1::WatchResponse>);
@@ -293,4 +300,79 @@ async fn shutdown_does_not_wait_for_ever() {
         .expect("no panic")
         .expect("drained");
     drop(watch);
+}
+
+#[tokio::test]
+async fn interim_lines_are_for_those_who_ask_and_have_the_cursor_of_what_came_before() {
+    let gateway = Gateway::start().await;
+    gateway.stream("rts-1").await;
+    let mut client = gateway.client().await;
+    let is_heard = async || {
+        let asked = gateway.bus.ask::<()>(Ask::Listening, &(), LONG);
+        asked.await.is_ok()
+    };
+    let (mut plain, _) = Watch::open(&mut client, after("")).await;
+    assert!(!is_heard().await, "nobody reads along");
+    let request = v1::WatchRequest {
+        interim: true,
+        ..after("")
+    };
+    let (mut along, ready) = Watch::open(&mut client, request).await;
+    while !is_heard().await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let said = Observation {
+        start_us: NOW_US,
+        end_us: NOW_US + 2_000_000,
+        ..transcript("rts-1", 5)
+    };
+    gateway
+        .bus
+        .tell_interim(&interim("rts-1", said.start_us))
+        .await
+        .expect("sent");
+    let line = along.next().await.expect("a message");
+    assert_eq!(line.cursor, ready);
+    let Some(Message::Transcript(segment)) = line.message else {
+        panic!("{line:?}");
+    };
+    assert_eq!(
+        (
+            segment.interim,
+            segment.id.as_str(),
+            segment.language.as_str()
+        ),
+        (true, "", "en")
+    );
+    let id = gateway.observe(&said).await;
+    let (told, cursor) = along.next_id().await;
+    assert_eq!(told, id);
+    assert_ne!(cursor, ready);
+    // One that is late, and then one of what is said next.
+    gateway
+        .bus
+        .tell_interim(&interim("rts-1", said.start_us))
+        .await
+        .expect("sent");
+    gateway
+        .bus
+        .tell_interim(&interim("rts-1", said.end_us))
+        .await
+        .expect("sent");
+    let line = along.next().await.expect("a message");
+    assert_eq!(line.cursor, cursor);
+    let Some(Message::Transcript(segment)) = line.message else {
+        panic!("{line:?}");
+    };
+    assert_eq!(segment.start_time, Some(timestamp(said.end_us)));
+    // The others were told of what is over alone.
+    assert_eq!(plain.next_id().await, (id, cursor));
+    let last = gateway
+        .observe(&scene("rts-1", "idx-1", 9, "the end"))
+        .await;
+    assert_eq!(plain.next_id().await.0, last);
+    drop(along);
+    while is_heard().await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

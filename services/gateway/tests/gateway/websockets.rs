@@ -2,6 +2,7 @@
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use sightline_bus::Ask;
 use sightline_gateway::Limits;
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{
@@ -14,7 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tonic::transport::Endpoint;
 
-use crate::harness::{Gateway, LONG, NOW_US, scene, transcript};
+use crate::harness::{Gateway, LONG, NOW_US, interim, scene, transcript};
 use crate::rest::text;
 
 const NOW_MS: i64 = NOW_US / 1000;
@@ -373,4 +374,32 @@ async fn the_address_is_not_for_plain_requests() {
         .get(&format!("http://{}{path}", gateway.address))
         .await;
     assert_eq!(answer.status, 426);
+}
+
+#[tokio::test]
+async fn what_is_still_being_said_is_not_final_and_moves_no_cursor() {
+    let gateway = Gateway::start().await;
+    let (mut socket, id, cursor) = gateway.socket().await;
+    let stream = gateway.connect("Gate", Value::Null).await;
+    let start = json!({"action": "start", "ws_connection_id": id});
+    let path = format!("/rtstream/{stream}/transcription");
+    gateway.ask("POST", &path, start).await;
+    let heard = until("somebody to listen", async || {
+        let asked = gateway.bus.ask::<()>(Ask::Listening, &(), LONG).await;
+        Ok(asked.ok())
+    });
+    heard.await.expect("in time");
+    let line = interim(&stream, NOW_US);
+    gateway.bus.tell_interim(&line).await.expect("sent");
+    let (channel, message) = socket.told().await;
+    let data = &message["data"];
+    assert_eq!(
+        (channel.as_str(), &data["is_final"]),
+        ("transcript", &json!(false))
+    );
+    assert_eq!(
+        (&data["text"], &data["start"]),
+        (&json!("a white car"), &json!(NOW_MS))
+    );
+    assert_eq!(message["cursor"], json!(cursor));
 }

@@ -31,7 +31,7 @@ impl Egress {
     /// When there is no answer: the URL or the address is refused, no connection comes about, or the deadline passes.
     pub async fn open(&self, url: &str, headers: HeaderMap) -> Result<Opened, EgressError> {
         let mut request = Request::new(Full::new(Bytes::new()));
-        *request.uri_mut() = Target::parse(url)?.uri;
+        *request.uri_mut() = Target::parse_long(url)?.uri;
         *request.headers_mut() = headers;
         let patience = self.timeouts.total;
         let answered = timeout(patience, self.client.request(request)).await;

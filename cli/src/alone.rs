@@ -19,7 +19,7 @@ use crate::platform::bind;
 use crate::recordings;
 use crate::roles::{self, Base, GatewayOptions, IngestOptions};
 use crate::signals::shutdown_on_signal;
-use crate::{bus_config, up};
+use crate::up;
 
 /// Where the gateway listens unless it is told otherwise: in links that the alerts service makes.
 const GATEWAY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7700));
@@ -133,7 +133,11 @@ pub async fn transcribe(args: TranscribeArgs) -> Result<ExitCode> {
 
 /// Connects, and serves metrics and probes if they have an address.
 async fn base(role: &'static str, args: &RoleArgs) -> Result<Base> {
-    let base = Base::connect(&bus_config(&args.nats_url, role)?, shutdown_on_signal()?).await?;
+    let base = Base::connect(
+        &args.nats.config(&args.nats_url, role)?,
+        shutdown_on_signal()?,
+    )
+    .await?;
     if let Some(address) = args.admin_listen {
         let listener = bind(address, "--admin-listen").await?;
         let shutdown = base.shutdown.clone();

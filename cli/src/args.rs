@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::client::args::ClientCommand;
+use crate::nats::NatsArgs;
 use crate::sinks::{SinkArgs, SinkNameArgs};
 use crate::vectors::VectorArgs;
 use sightline_gateway::{Tls, TlsError};
@@ -59,6 +60,8 @@ pub enum Command {
     Transcribe(TranscribeArgs),
     /// Models that are known by name: list, pull and check them.
     Models(crate::models::ModelsArgs),
+    /// Compare how the bus keeps its streams with how this release makes them.
+    Bus(crate::nats::BusArgs),
     /// Have the vector store built anew, from what the bus has kept and what the old one has.
     Reindex(crate::reindex::ReindexArgs),
     /// Read one stream for an ingest worker.
@@ -111,6 +114,8 @@ pub struct UpArgs {
         hide_env_values = true
     )]
     pub nats_url: Option<String>,
+    #[command(flatten)]
+    pub nats: NatsArgs,
     /// The nats-server program to start.
     #[arg(long, value_name = "PROGRAM", default_value = "nats-server")]
     pub nats_server: PathBuf,
@@ -256,6 +261,8 @@ pub struct RoleArgs {
         hide_env_values = true
     )]
     pub nats_url: String,
+    #[command(flatten)]
+    pub nats: NatsArgs,
     /// Where metrics and probes listen; nowhere if unset.
     #[arg(long, value_name = "ADDRESS")]
     pub admin_listen: Option<SocketAddr>,

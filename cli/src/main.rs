@@ -6,6 +6,7 @@ mod client;
 mod demo;
 mod files;
 mod models;
+mod nats;
 mod platform;
 mod recordings;
 mod reindex;
@@ -18,9 +19,8 @@ mod vectors;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Error, Result};
 use clap::Parser;
-use sightline_bus::BusConfig;
 use sightline_service::telemetry;
 
 use crate::args::{Cli, Command, LogFormat};
@@ -65,7 +65,12 @@ fn arguments() -> Vec<OsString> {
 /// Logs, TLS and failpoints, before anything else.
 fn prepare(cli: &Cli) -> Result<()> {
     let usual = match cli.command {
-        Command::Demo(_) | Command::IngestChild | Command::Models(_) | Command::Client(_) | Command::Reindex(_) => "warn",
+        Command::Demo(_)
+        | Command::IngestChild
+        | Command::Models(_)
+        | Command::Client(_)
+        | Command::Reindex(_)
+        | Command::Bus(_) => "warn",
         _ => "info",
     };
     let format = match cli.log_format {
@@ -94,6 +99,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Models(args) => models::run(args).await,
         Command::Client(command) => client::run(command).await,
         Command::Reindex(args) => reindex::run(args).await,
+        Command::Bus(args) => nats::run(args).await,
         Command::IngestChild => unreachable!("it runs without this runtime"),
     }
 }
@@ -102,49 +108,4 @@ async fn run(command: Command) -> Result<ExitCode> {
 fn fail(error: &Error) -> ExitCode {
     eprintln!("sightline: {error:#}");
     ExitCode::FAILURE
-}
-
-/// A bus address as people write it: `nats://TOKEN@HOST:PORT` and `nats://USER:PASSWORD@HOST:PORT` carry credentials.
-fn bus_config(url: &str, name: &str) -> Result<BusConfig> {
-    let mut parsed = url::Url::parse(url).ok().filter(|url| url.has_host()).context(
-        "the nats-server's address is not understood: write nats://HOST:PORT, with TOKEN@ or USER:PASSWORD@ before the host if it asks for one",
-    )?;
-    let mut token = None;
-    if parsed.password().is_none() && !parsed.username().is_empty() {
-        token = Some(parsed.username().to_owned());
-        let _ = parsed.set_username("");
-    }
-    Ok(BusConfig {
-        url: parsed.to_string(),
-        name: name.to_owned(),
-        login: token.into(),
-        ..BusConfig::default()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bus_addresses_carry_credentials_as_nats_writes_them() {
-        let cases = [
-            ("nats://127.0.0.1:4222", "nats://127.0.0.1:4222", None),
-            (
-                "nats://secret@127.0.0.1:4222",
-                "nats://127.0.0.1:4222",
-                Some("secret"),
-            ),
-            ("nats://me:secret@host:1", "nats://me:secret@host:1", None),
-        ];
-        for (given, url, token) in cases {
-            let config = bus_config(given, "test").expect("understood");
-            assert_eq!(
-                (config.url.trim_end_matches('/'), config.login.token()),
-                (url, token)
-            );
-        }
-        assert!(bus_config("127.0.0.1:4222", "test").is_err());
-        assert!(bus_config("nats", "test").is_err());
-    }
 }

@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::args::{LinkArgs, RecordingArgs};
-use crate::bus_config;
 use crate::models::Models;
+use crate::nats::NatsArgs;
 use crate::recordings;
 use crate::roles::{self, Base, GatewayOptions, IngestOptions};
 use crate::vectors::VectorArgs;
@@ -29,6 +29,8 @@ pub struct Options {
     pub admin_listen: SocketAddr,
     /// A running nats-server; `None` starts one.
     pub nats_url: Option<String>,
+    /// Who asks it.
+    pub nats: NatsArgs,
     /// The program to start then.
     pub nats_server: PathBuf,
     /// The one directory of file sources.
@@ -193,7 +195,7 @@ pub async fn bind(address: SocketAddr, named: &str) -> Result<TcpListener> {
 
 async fn start_bus(options: &Options, data: &Path) -> Result<(Option<EmbeddedServer>, BusConfig)> {
     if let Some(url) = &options.nats_url {
-        return Ok((None, bus_config(url, "up")?));
+        return Ok((None, options.nats.config(url, "up")?));
     }
     let (program, dir) = (options.nats_server.clone(), data.join("nats"));
     let starting = tokio::task::spawn_blocking(move || EmbeddedServer::start(&program, &dir));

@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Endpoint;
 
 use crate::models::{self, Models};
+use crate::nats;
 use crate::vectors::{self, VectorArgs};
 
 /// How many streams one ingest worker runs unless told otherwise.
@@ -70,6 +71,7 @@ impl Base {
         let catalog = Catalog::open(&bus)
             .await
             .context("cannot read the catalog")?;
+        nats::compare(&bus).await;
         Ok(Self {
             bus,
             catalog,

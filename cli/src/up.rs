@@ -31,6 +31,7 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         listen: args.listen,
         admin_listen: args.admin_listen,
         nats_url: args.nats_url,
+        nats: args.nats,
         nats_server: args.nats_server,
         media_root: args.sources.media_root,
         egress: Policy {

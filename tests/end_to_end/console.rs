@@ -275,6 +275,7 @@ fn scene(index_id: &str, window: i64, text: String) -> Body {
         text,
         frame_times_us: vec![EPOCH_US + window * WINDOW_US],
         window: window.unsigned_abs(),
+        reused: false,
     })
 }
 

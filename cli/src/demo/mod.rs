@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::args::{DemoArgs, LinkArgs, RecordingArgs};
 use crate::files;
 use crate::models::Models;
+use crate::nats::NatsArgs;
 use crate::platform::{Options, Platform};
 use crate::roles::Base;
 use crate::signals::shutdown_on_signal;
@@ -139,6 +140,7 @@ fn options(args: &DemoArgs, clip: &Path, api_key: String) -> Result<Options> {
         listen: loopback,
         admin_listen: loopback,
         nats_url: None,
+        nats: NatsArgs::default(),
         nats_server: PathBuf::from("nats-server"),
         media_root: clip.parent().map(Path::to_owned),
         egress: Policy {

@@ -9,6 +9,7 @@ mod demo;
 mod health;
 mod interim;
 mod kill;
+mod models;
 mod playback;
 mod recording;
 mod roles;

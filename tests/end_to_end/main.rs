@@ -12,6 +12,7 @@ mod kill;
 mod models;
 mod playback;
 mod recording;
+mod remote_models;
 mod roles;
 mod rtsp;
 mod truth;

@@ -2,6 +2,7 @@
 //! that compares what was acknowledged with what came out.
 
 pub mod browser;
+pub mod llama;
 pub mod oracle;
 pub mod platform;
 pub mod process;

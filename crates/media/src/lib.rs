@@ -19,6 +19,7 @@ mod moments;
 mod mp4;
 mod mp4_index;
 mod picture;
+mod pitch;
 mod play;
 mod record;
 mod rtsp;

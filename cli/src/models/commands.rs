@@ -254,3 +254,43 @@ fn print(value: &Value) -> Result<()> {
     println!("{}", serde_json::to_string(value)?);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_with_sightline_is_what_the_registry_says() {
+        let shipped: Vec<_> = registry::all()
+            .into_iter()
+            .filter(Model::is_shipped)
+            .collect();
+        assert_eq!(shipped.len(), 3);
+        for model in shipped {
+            let dir = files::shipped("models").join(&model.name);
+            assert_eq!(problems(&model, &dir).expect("readable"), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn damage_and_loss_are_told_by_file() {
+        let model = registry::find("demo-whisper").expect("known");
+        let there = tempfile::tempdir().expect("a directory");
+        let told = || problems(&model, there.path()).expect("readable").join("; ");
+        assert!(
+            told().ends_with("ggml-demo.en-q5_1.bin is missing"),
+            "{}",
+            told()
+        );
+        std::fs::write(there.path().join("ggml-demo.en-q5_1.bin"), "x").expect("written");
+        assert!(told().ends_with("is damaged or changed"), "{}", told());
+        let unknown = registry::find("whisper-base").expect("known");
+        let error = problems(&unknown, there.path())
+            .expect_err("no list")
+            .to_string();
+        assert!(
+            error.contains("sightline models pull whisper-base"),
+            "{error}"
+        );
+    }
+}

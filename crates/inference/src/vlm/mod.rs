@@ -11,6 +11,7 @@ pub mod engine;
 mod family;
 mod files;
 mod graph;
+mod heap;
 mod weights;
 mod window;
 

@@ -11,12 +11,12 @@ use sightline_inference::{Answer, Answers, Outcome, Prompt, RgbImage, SubmitErro
 use crate::compare::{Case, cases};
 use crate::support::{init_runtime, models, parity_data, png_image};
 
-const PROMPTS: [&str; 3] = [
+pub const PROMPTS: [&str; 3] = [
     "Describe the scene",
     "Describe activity and detect unusual behavior",
     "Describe the scene and highlight congestion",
 ];
-const EVENTS: [&str; 2] = ["a white car moving fast", "Detect traffic congestion"];
+pub const EVENTS: [&str; 2] = ["a white car moving fast", "Detect traffic congestion"];
 
 fn model() -> Arc<Vlm> {
     init_runtime();
@@ -33,7 +33,7 @@ fn frames(names: &[&str]) -> Vec<RgbImage> {
     names.iter().map(|name| png_image(&path(name))).collect()
 }
 
-fn asked(prompts: &[&str], max_new_tokens: usize) -> Vec<Prompt> {
+pub fn asked(prompts: &[&str], max_new_tokens: usize) -> Vec<Prompt> {
     let asked = |text: &&str| Prompt {
         text: (*text).to_owned(),
         max_new_tokens,
@@ -101,13 +101,22 @@ impl Lockstep {
     }
 }
 
+/// The numbers of those that expired.
+fn expired(ended: Vec<(usize, Outcome)>) -> Vec<usize> {
+    let expired = |outcome: &Outcome| matches!(outcome, Outcome::Expired);
+    let ended = ended.into_iter().filter(|(_, outcome)| expired(outcome));
+    let mut numbers: Vec<usize> = ended.map(|(number, _)| number).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
 /// An engine that runs freely.
-fn free(options: EngineOptions) -> Engine {
+pub fn free(options: EngineOptions) -> Engine {
     Engine::start(model(), options, Box::new(|| 0), Box::new(|_| {})).unwrap()
 }
 
 /// Verdicts and texts of a job in the order of its questions and prompts.
-fn collect(mut answers: Answers) -> (Vec<f32>, Vec<String>) {
+pub fn collect(mut answers: Answers) -> (Vec<f32>, Vec<String>) {
     let (mut verdicts, mut texts) = (Vec::new(), Vec::new());
     loop {
         match answers.blocking_next().unwrap() {
@@ -276,13 +285,8 @@ fn what_is_too_old_is_given_up_and_said_so() {
         engine.submit(expiring("later", &[][..], 6)),
     ];
     engine.now.store(6, Ordering::SeqCst);
-    let (_, mut ended) = engine.run(&mut answers);
-    ended.sort_by_key(|(number, _)| *number);
-    let expired: Vec<bool> = ended
-        .iter()
-        .map(|(_, outcome)| matches!(outcome, Outcome::Expired))
-        .collect();
-    assert_eq!(expired, [false, true, true, false]);
+    let (_, ended) = engine.run(&mut answers);
+    assert_eq!(expired(ended), [1, 2]);
 }
 
 #[test]
@@ -294,6 +298,28 @@ fn what_nobody_waits_for_is_given_up() {
     let encoded = steps.iter().filter(|step| **step == Step::Encode).count();
     assert_eq!(encoded, 1);
     assert_eq!(engine.engine.jobs(), 0);
+}
+
+/// Those that may never be given up are not, and one whose answer has begun goes on.
+#[test]
+fn the_newest_of_a_stream_wait() {
+    let options = EngineOptions {
+        max_batch: 1,
+        ..EngineOptions::default()
+    };
+    let engine = Lockstep::start(options);
+    let live = |stream, questions| Task {
+        expires_us: Some(100),
+        ..job(stream, &["00_0"], questions, &PROMPTS[..1])
+    };
+    let mut answers = vec![engine.submit(live("first", &[][..]))];
+    while engine.steps.recv().unwrap() != Step::Begin {}
+    let kept = || job("kept", &["00_0"], &[], &PROMPTS[..1]);
+    answers.extend((0..3).map(|_| engine.submit(live("calm", &[][..]))));
+    answers.extend((0..3).map(|_| engine.submit(live("urgent", &EVENTS[..1]))));
+    answers.extend((0..3).map(|_| engine.submit(kept())));
+    let (_, ended) = engine.run(&mut answers);
+    assert_eq!(expired(ended), [1, 4]);
 }
 
 #[test]

@@ -159,6 +159,36 @@ fn truncated_files() {
 }
 
 #[test]
+fn damaged_files() {
+    for (file, content, expected) in [
+        (
+            "onnx/vision_encoder.onnx",
+            "no graph",
+            "truncated or damaged",
+        ),
+        ("onnx/embed_tokens.onnx", "", "truncated or damaged"),
+        ("tokenizer.json", "{}", "truncated or damaged"),
+        ("config.json", "[", "cannot be used"),
+        ("config.json", "\u{0}\u{1}", "cannot be used"),
+        ("preprocessor_config.json", "{}", "missing field"),
+        ("processor_config.json", "{}", "image_seq_len"),
+        ("generation_config.json", "{}", "eos_token_id"),
+        (
+            "chat_template.json",
+            r#"{"chat_template": "{% if %}"}"#,
+            "cannot be used",
+        ),
+    ] {
+        let copy = copy_of("demo-vlm");
+        fs::write(copy.path().join(file), content).unwrap();
+        check(load_vlm(copy.path()), &[file, expected]);
+    }
+    let copy = copy_of("all-minilm-l6-v2");
+    fs::write(copy.path().join("tokenizer.json"), "{").unwrap();
+    check(TextEmbedder::load(copy.path(), 1), &["tokenizer.json"]);
+}
+
+#[test]
 fn names_of_precisions() {
     for precision in ["fp32", "fp16", "int8", "q4", "q4f16"] {
         assert_eq!(

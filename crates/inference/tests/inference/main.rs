@@ -3,11 +3,13 @@
 //! ONNX Runtime comes from `SIGHTLINE_ONNXRUNTIME`, or from the `.venv` that `make test` makes.
 
 mod compare;
+mod devices;
 mod embed;
 mod engine;
 mod errors;
 mod image;
 mod parity;
+mod read;
 mod support;
 mod vlm;
 mod whisper;

@@ -121,7 +121,7 @@ impl Reader {
         let mut pause = FIRST_PAUSE;
         loop {
             let reason = match self.read(reading).await {
-                Ok(scene) => return Ok(vec![scene]),
+                Ok(scene) => return Ok(scene.into_iter().collect()),
                 Err(Unanswered::Failed(InferenceError::InvalidInput(reason))) => {
                     tracing::warn!(reason, index = reading.index.id, "a batch is not read");
                     self.metrics.prompts_refused.inc();
@@ -150,11 +150,17 @@ impl Reader {
         }
     }
 
-    /// Has the batch judged and described, publishes the verdicts and returns the scene.
-    async fn read(&self, reading: &Reading<'_>) -> Result<Outgoing, Unanswered> {
+    /// Has the batch judged and described, publishes the verdicts and returns the scene. In silence nothing happens, and there is
+    /// no scene.
+    async fn read(&self, reading: &Reading<'_>) -> Result<Option<Outgoing>, Unanswered> {
+        if reading.scene.transcript.is_empty() {
+            let verdicts = vec![Some(0.0); reading.questions.len()];
+            self.publish(reading, verdicts).await?;
+            return Ok(None);
+        }
         let job = self.job(reading);
         if job.questions.is_empty() && job.prompts.is_empty() {
-            return Ok(self.scene(reading, None));
+            return Ok(Some(self.scene(reading, None)));
         }
         let mut asked = self.asking.submit(job).await?;
         let verdicts = asked.verdicts().await?;
@@ -164,7 +170,8 @@ impl Reader {
         if described.expired {
             return Err(Unanswered::Expired);
         }
-        Ok(self.scene(reading, described.texts.into_iter().next().flatten()))
+        let answer = described.texts.into_iter().next().flatten();
+        Ok(Some(self.scene(reading, answer)))
     }
 
     fn job(&self, reading: &Reading<'_>) -> Job {

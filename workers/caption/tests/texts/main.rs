@@ -88,6 +88,23 @@ async fn what_was_said_is_judged_and_then_described() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn in_silence_nothing_happens() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.index("idx-1", "Sum up:").await?;
+    platform
+        .watch("idx-1", "evt-1", "Somebody says help", State::Enabled, 0)
+        .await?;
+    let worker = platform.serve().await?;
+    platform.say("idx-1", 3, "").await?;
+    worker.counted("answered", 1).await?;
+    let all = platform.observed("*", 1).await?;
+    let (body, asked) = (verdict(&all[0])?, &worker.model.asked);
+    assert_eq!((all.len(), body.probability, body.window), (1, 0.0, 3));
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_no_prompt_is_answered_the_scene_is_what_was_said() -> Result<()> {
     let platform = Platform::start().await?;
     platform.index("idx-none", "").await?;

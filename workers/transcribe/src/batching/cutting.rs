@@ -50,7 +50,7 @@ pub(crate) struct Cut {
     pub(crate) number: u64,
     pub(crate) start_us: i64,
     pub(crate) end_us: i64,
-    /// At least one.
+    /// None of a time in which nothing was said.
     pub(crate) words: Vec<Word>,
 }
 
@@ -120,6 +120,34 @@ pub(crate) fn drain(state: &mut BatchingRecord, batching: Batching) -> Vec<Cut> 
         cuts.push(cut(state, batching, state.waiting.len()));
     }
     cuts
+}
+
+/// The same batches for a model that judges them, `before` being the epoch and the next number before they were cut. Several are
+/// judged side by side, and alerts go by their order: where nothing was said in the time before one, that is a batch too, or an
+/// alert would wait for it.
+pub(crate) fn with_silence(before: (i64, u64), batching: Batching, cuts: Vec<Cut>) -> Vec<Cut> {
+    let Batching::Time(time_us) = batching else {
+        return cuts;
+    };
+    let (mut epoch_us, mut next) = before;
+    let mut all = Vec::with_capacity(cuts.len());
+    for cut in cuts {
+        if cut.epoch_us != epoch_us {
+            (epoch_us, next) = (cut.epoch_us, 0);
+        }
+        if cut.number > next {
+            all.push(Cut {
+                epoch_us,
+                number: cut.number - 1,
+                start_us: cut.start_us - time_us,
+                end_us: cut.start_us,
+                words: Vec::new(),
+            });
+        }
+        next = next.max(cut.number + 1);
+        all.push(cut);
+    }
+    all
 }
 
 /// How many of the waiting words are a batch; none if it can still grow.

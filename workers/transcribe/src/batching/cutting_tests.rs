@@ -190,3 +190,36 @@ fn what_waits_is_bounded() {
         assert!(state.taken_us.len() <= REMEMBERED);
     }
 }
+
+#[test]
+fn the_silence_before_a_time_is_a_batch_for_who_judges() {
+    let time = Batching::Time(10 * SECOND_US);
+    let mut state = BatchingRecord::default();
+    let mut all = Vec::new();
+    // The word at 8 s comes late: its time is out.
+    for (sequence, second) in (1..).zip([5, 15, 45, 48, 8, 95]) {
+        let before = (state.epoch_us, state.next_batch);
+        let cuts = take(&mut state, time, &said(sequence, second, "word"));
+        all.extend(with_silence(before, time, cuts));
+    }
+    let before = (state.epoch_us, state.next_batch);
+    let rest = drain(&mut state, time);
+    all.extend(with_silence(before, time, rest));
+    let expected = [
+        "0@0-10 word",
+        "1@10-20 word",
+        "0@8-8.5 word",
+        "3@30-40 ",
+        "4@40-50 word word",
+        "8@80-90 ",
+        "9@90-100 word",
+    ];
+    assert_eq!(shown(&all), expected);
+    let words = vec![said(1, 0, "a b")];
+    let cuts = take(
+        &mut BatchingRecord::default(),
+        Batching::Words(1),
+        &words[0],
+    );
+    assert_eq!(with_silence((0, 0), Batching::Words(1), cuts.clone()), cuts);
+}

@@ -159,7 +159,11 @@ impl Batcher {
                 .map_or_else(BatchingRecord::default, |f| f.value.as_ref().clone());
             self.publish(index, &state.emitting).await?;
             state.emitting.clear();
-            let cuts = change(&mut state);
+            let before = (state.epoch_us, state.next_batch);
+            let mut cuts = change(&mut state);
+            if self.is_read(index) {
+                cuts = cutting::with_silence(before, Batching::of(index), cuts);
+            }
             state.emitting = self.scenes(index, cuts);
             if found.as_ref().is_some_and(|found| *found.value == state)
                 || found.is_none() && state == BatchingRecord::default()
@@ -202,8 +206,7 @@ impl Batcher {
 
     /// To the model that reads them, or where the index's model reads nothing, out as they are.
     async fn publish(&self, index: &Index, scenes: &[Observation]) -> Result<(), BusError> {
-        let record = self.catalog.get::<IndexRecord>(&index.id);
-        let is_read = record.is_some_and(|record| record.value.reads_text);
+        let is_read = self.is_read(index);
         for scene in scenes {
             let subject = if is_read {
                 Subject::Text {
@@ -220,6 +223,11 @@ impl Batcher {
             self.bus.publish(&subject, &scene.id, scene).await?;
         }
         Ok(())
+    }
+
+    fn is_read(&self, index: &Index) -> bool {
+        let record = self.catalog.get::<IndexRecord>(&index.id);
+        record.is_some_and(|record| record.value.reads_text)
     }
 
     async fn store(

@@ -215,11 +215,7 @@ fn the_silence_before_a_time_is_a_batch_for_who_judges() {
         "9@90-100 word",
     ];
     assert_eq!(shown(&all), expected);
-    let words = vec![said(1, 0, "a b")];
-    let cuts = take(
-        &mut BatchingRecord::default(),
-        Batching::Words(1),
-        &words[0],
-    );
-    assert_eq!(with_silence((0, 0), Batching::Words(1), cuts.clone()), cuts);
+    let words = Batching::Words(1);
+    let cuts = take(&mut BatchingRecord::default(), words, &said(1, 0, "a b"));
+    assert_eq!(with_silence((0, 0), words, cuts.clone()), cuts);
 }

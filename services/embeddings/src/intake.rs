@@ -14,12 +14,9 @@ use sightline_bus::{
 };
 use sightline_proto::internal::Observation;
 use sightline_service::{Shutdown, chain, failpoint};
-use sightline_vectors::{Point, VectorError};
-use tokio::time::Instant;
 
-use crate::known::Known;
-use crate::point::point;
 use crate::similarity::Prompts;
+use crate::storing::{Fault, Storing};
 use crate::{BUS, MODEL, STORE, Shared, similarity};
 
 /// What the names of this service's consumers begin with.
@@ -56,7 +53,7 @@ pub(crate) async fn run(
     let bus = shared.bus.clone();
     let batch = shared.config.batch;
     let intake = Intake {
-        known: Known::new(shared.catalog.clone()),
+        storing: Storing::new(Arc::clone(&shared)),
         prompts: Prompts::default(),
         shared,
         kind,
@@ -65,18 +62,10 @@ pub(crate) async fn run(
     work_in_order(&bus, consumer, batch, intake, shutdown).await
 }
 
-/// Why a batch was not stored.
-enum Fault {
-    /// It never will be.
-    Lasting(String),
-    /// It may be later, when this part is there again.
-    Passing(&'static str, String),
-}
-
 struct Intake {
     shared: Arc<Shared>,
     kind: ObservationKind,
-    known: Known,
+    storing: Storing,
     prompts: Prompts,
     /// Failures since the last success.
     failures: u32,
@@ -102,75 +91,24 @@ impl Intake {
     async fn store(&mut self, batch: &[Received<Observation>]) -> Result<usize, Fault> {
         let shared = Arc::clone(&self.shared);
         let _storing = shared.storing.read().await;
-        let mut kept = Vec::with_capacity(batch.len());
-        for received in batch {
-            let known = self.known.has(&received.message).await;
-            if known.map_err(|error| Fault::Passing(BUS, chain(&error)))? {
-                kept.push(&received.message);
-            }
-        }
-        let points = kept.iter().map(|observation| point(observation));
-        let mut points = points
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(Fault::Lasting)?;
-        self.embed(&mut points).await?;
+        let observations = batch.iter().map(|received| &received.message);
+        let (kept, points) = self.storing.points(observations).await?;
         let mut verdicts = Vec::new();
-        for (observation, point) in kept.iter().zip(&points) {
+        let judged = kept.iter().zip(&points).filter(|_| shared.leads());
+        for (observation, point) in judged {
             let judging = self
                 .prompts
                 .judge(&shared, observation, point.vector.as_ref());
             let judged = judging.await;
             verdicts.extend(judged.map_err(|error| Fault::Passing(MODEL, chain(&error)))?);
         }
-        self.upsert(points).await?;
+        self.storing.upsert(points).await?;
         // One after the other: alerts rely on the order of the batches.
         for verdict in verdicts {
             let publishing = similarity::publish(&shared, &verdict).await;
             publishing.map_err(|error| Fault::Passing(BUS, chain(&error)))?;
         }
         Ok(kept.len())
-    }
-
-    async fn upsert(&self, points: Vec<Point>) -> Result<(), Fault> {
-        failpoint::hit("embeddings.before_upsert");
-        let started = Instant::now();
-        match self.shared.store.upsert(points).await {
-            Ok(()) => {
-                self.shared.metrics.stored(started.elapsed());
-                Ok(())
-            }
-            Err(VectorError::Invalid(reason)) => Err(Fault::Lasting(reason)),
-            Err(error) => Err(Fault::Passing(STORE, chain(&error))),
-        }
-    }
-
-    /// Gives each point with a text its vector. One without has none: it is listed, and a search never finds it.
-    async fn embed(&self, points: &mut [Point]) -> Result<(), Fault> {
-        let mut with_text: Vec<&mut Point> = points
-            .iter_mut()
-            .filter(|point| !point.record.text.trim().is_empty())
-            .collect();
-        let texts: Vec<String> = with_text
-            .iter()
-            .map(|point| point.record.text.clone())
-            .collect();
-        if texts.is_empty() {
-            return Ok(());
-        }
-        let started = Instant::now();
-        let model = &self.shared.model;
-        match model.embed(&texts).await {
-            Ok(vectors) => {
-                self.shared.metrics.embedded("batch", started.elapsed());
-                for (point, vector) in with_text.iter_mut().zip(vectors) {
-                    point.vector = Some(vector);
-                }
-                Ok(())
-            }
-            // Either this text is at fault or the model: a harmless text tells.
-            Err(error) if model.works().await => Err(Fault::Lasting(chain(&error))),
-            Err(error) => Err(Fault::Passing(MODEL, chain(&error))),
-        }
     }
 
     fn succeeded(&mut self, count: usize, stored: usize) {
@@ -180,8 +118,8 @@ impl Intake {
             tracing::info!(kind, "observations are stored again");
         }
         self.failures = 0;
-        self.shared.readiness.set(MODEL, true);
-        self.shared.readiness.set(STORE, true);
+        self.shared.ready(MODEL, true);
+        self.shared.ready(STORE, true);
     }
 
     fn failed(&mut self, part: &'static str, reason: String) -> Refusal {
@@ -194,7 +132,7 @@ impl Intake {
                 "observations wait until they can be stored"
             );
         }
-        self.shared.readiness.set(part, false);
+        self.shared.ready(part, false);
         let after = (FIRST_PAUSE * (1 << self.failures.min(10))).min(LONGEST_PAUSE);
         self.failures += 1;
         Refusal::Retry { after, reason }

@@ -4,38 +4,44 @@
 //! It reads observations from the bus, turns their texts into vectors and stores both (`intake`), and answers what the
 //! gateway asks about what is stored (`records`). It alone writes the store and reads it.
 //!
+//! A store holds vectors of one model. Where another one is wanted, or somebody wishes it, a new store is filled beside the one
+//! in use, which goes on answering until they change places (`keeping`, `filling`).
+//!
 //! Architecture invariant: the store can be deleted at any time. The names of the bus's consumers end with the store's
 //! identity, so a new store has consumers of its own, which begin with the oldest observation that the bus has kept.
 
+mod filling;
 mod intake;
+mod keeping;
 mod known;
 mod metrics;
 mod model;
 mod point;
 mod queries;
 mod records;
+mod serving;
 mod similarity;
+mod storing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sightline_bus::{Bus, BusError, ObservationKind, StreamName};
+use sightline_bus::{Bus, BusError, ObservationKind};
 use sightline_catalog::Catalog;
 use sightline_inference::Embedder;
 use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
 use sightline_service::clock::Clock;
 use sightline_service::metrics::Metrics;
-use sightline_vectors::VectorStore;
+use sightline_vectors::{EmbeddingModel, Stores, VectorError};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
+use keeping::{Keeper, Keeping};
 use metrics::EmbeddingsMetrics;
-use model::Model;
-use queries::Queries;
+use serving::{Serving, Shared};
 
 /// The parts that readiness waits for.
 const BUS: &str = "bus";
@@ -50,8 +56,6 @@ const KINDS: [ObservationKind; 3] = [
 ];
 /// How often to look whether the bus is there.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often to look for consumers of stores that are gone.
-const TIDY: Duration = Duration::from_secs(60);
 
 /// How the service behaves.
 #[derive(Debug, Clone)]
@@ -78,11 +82,18 @@ pub struct Deps {
     pub metrics: Metrics,
     /// Ready while bus, model and store are there.
     pub readiness: Readiness,
-    /// Turns texts into vectors.
+    /// Turns texts into vectors: the model that is wanted.
     pub embedder: Arc<dyn Embedder>,
-    /// Keeps them; it must have been opened for this embedder's vectors.
-    pub store: Arc<dyn VectorStore>,
+    /// Where it comes from. A store remembers it, for the loader of a time when another model is wanted.
+    pub source: String,
+    /// Loads the model of a store whose vectors another one made.
+    pub loader: Loader,
+    /// Where vectors are kept.
+    pub stores: Arc<dyn Stores>,
 }
+
+/// Loads a model again, from where its store says that it came; none if it is gone. It may block.
+pub type Loader = Arc<dyn Fn(&EmbeddingModel) -> Option<Arc<dyn Embedder>> + Send + Sync>;
 
 /// Why the service can't go on.
 #[derive(Debug, Error)]
@@ -90,24 +101,22 @@ pub enum Error {
     /// Its consumers can't be made.
     #[error("observations cannot be taken from the bus")]
     Bus(#[from] BusError),
+    /// No store can be opened.
+    #[error("the vector store cannot be used")]
+    Store(#[from] VectorError),
     /// The listener failed.
     #[error("calls cannot be answered")]
     Listener(#[from] tonic::transport::Error),
 }
 
-/// What the parts of the service share.
-struct Shared {
-    config: Config,
+/// What every part of the service has.
+#[derive(Clone)]
+struct Parts {
     bus: Bus,
     catalog: Catalog,
     clock: Arc<dyn Clock>,
-    metrics: EmbeddingsMetrics,
+    metrics: Arc<EmbeddingsMetrics>,
     readiness: Readiness,
-    model: Model,
-    queries: Queries,
-    store: Arc<dyn VectorStore>,
-    /// Held for reading from looking whether something exists until it is stored, for writing while it is deleted.
-    storing: RwLock<()>,
 }
 
 /// Stores observations and answers calls on `listener` until shutdown; what is under way is finished.
@@ -120,31 +129,39 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let shared = Arc::new(Shared {
-        config,
-        metrics: EmbeddingsMetrics::register(&deps.metrics),
+    let parts = Parts {
+        metrics: Arc::new(EmbeddingsMetrics::register(&deps.metrics)),
         bus: deps.bus,
         catalog: deps.catalog,
         clock: deps.clock,
         readiness: deps.readiness,
-        model: Model::new(deps.embedder),
-        queries: Queries::default(),
-        store: deps.store,
-        storing: RwLock::new(()),
-    });
-    shared.readiness.set(MODEL, true);
-    shared.readiness.set(STORE, true);
+    };
+    let serving = Arc::new(Serving::default());
+    let keeping = Keeping {
+        config,
+        parts: parts.clone(),
+        wanted: EmbeddingModel {
+            revision: deps.embedder.revision().to_owned(),
+            dimension: deps.embedder.dimension(),
+            source: deps.source,
+        },
+        embedder: deps.embedder,
+        stores: deps.stores,
+        loader: deps.loader,
+        serving: Arc::clone(&serving),
+        changing: Arc::default(),
+    };
+    let (keeper, state) = Keeper::open(keeping).await?;
+    parts.readiness.set(MODEL, true);
+    parts.readiness.set(STORE, true);
     let stop = shutdown.child_token();
-    let mut parts = JoinSet::new();
-    for kind in KINDS {
-        let intake = intake::run(Arc::clone(&shared), kind, stop.clone());
-        parts.spawn(async move { Ok(intake.await?) });
-    }
-    let answering = records::serve(Arc::clone(&shared), listener, stop.clone());
-    parts.spawn(async move { Ok(answering.await?) });
-    parts.spawn(shared.watch_the_bus(stop.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keeper.run(state, stop.clone()));
+    let answering = records::serve(parts.clone(), serving, listener, stop.clone());
+    tasks.spawn(async move { Ok(answering.await?) });
+    tasks.spawn(watch_the_bus(parts, stop.clone()));
     let mut result = Ok(());
-    while let Some(ended) = parts.join_next().await {
+    while let Some(ended) = tasks.join_next().await {
         let ended =
             ended.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
         if let Err(error) = ended {
@@ -155,30 +172,13 @@ pub async fn serve(
     result
 }
 
-impl Shared {
-    /// Says whether the bus is there, and removes the consumers of stores that are gone.
-    async fn watch_the_bus(self: Arc<Self>, shutdown: Shutdown) -> Result<(), Error> {
-        let (mut look, mut tidy) = (interval(LOOK), interval(TIDY));
-        loop {
-            tokio::select! {
-                _ = look.tick() => self.readiness.set(BUS, self.bus.is_connected()),
-                _ = tidy.tick() => self.forget_other_stores().await,
-                () = shutdown.cancelled() => return Ok(()),
-            }
-        }
-    }
-
-    async fn forget_other_stores(&self) {
-        let own = KINDS.map(|kind| intake::durable(kind, self.store.identity()));
-        let removing =
-            self.bus
-                .remove_idle_consumers(StreamName::Observations, intake::DURABLE_PREFIX, &own);
-        match removing.await {
-            Ok(removed) if removed.is_empty() => {}
-            Ok(removed) => {
-                tracing::info!(?removed, "consumers of stores that are gone are removed");
-            }
-            Err(error) => tracing::debug!(%error, "consumers are looked through later"),
+/// Says whether the bus is there.
+async fn watch_the_bus(parts: Parts, shutdown: Shutdown) -> Result<(), Error> {
+    let mut look = interval(LOOK);
+    loop {
+        tokio::select! {
+            _ = look.tick() => parts.readiness.set(BUS, parts.bus.is_connected()),
+            () = shutdown.cancelled() => return Ok(()),
         }
     }
 }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use sightline_service::metrics::{Metrics, latency_buckets};
+use sightline_vectors::Progress;
 
 type Label = [(&'static str, &'static str); 1];
 
@@ -17,6 +19,8 @@ pub(crate) struct EmbeddingsMetrics {
     embed: Family<Label, Histogram>,
     upsert: Histogram,
     calls: Family<Label, Histogram>,
+    reindex_done: Gauge,
+    reindex_total: Gauge,
 }
 
 impl EmbeddingsMetrics {
@@ -53,6 +57,16 @@ impl EmbeddingsMetrics {
                 "Time that the store took to answer a call, by method.",
                 Family::new_with_constructor(latency),
             ),
+            reindex_done: metrics.register(
+                "sightline_embeddings_reindex_done",
+                "Records and observations that the store which is being filled anew, or was last, has taken over.",
+                Gauge::default(),
+            ),
+            reindex_total: metrics.register(
+                "sightline_embeddings_reindex_total",
+                "How many it has to take over, as far as is known yet.",
+                Gauge::default(),
+            ),
         }
     }
 
@@ -69,6 +83,13 @@ impl EmbeddingsMetrics {
     pub(crate) fn embedded(&self, what: &'static str, took: Duration) {
         let seconds = self.embed.get_or_create(&[("what", what)]);
         seconds.observe(took.as_secs_f64());
+    }
+
+    /// A new store is filled so far.
+    pub(crate) fn reindexed(&self, progress: Progress) {
+        let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.reindex_done.set(gauge(progress.done));
+        self.reindex_total.set(gauge(progress.total));
     }
 
     /// The store made a batch durable.

@@ -97,7 +97,7 @@ fn read(state: &Mutex<State>, embedder: &dyn Embedder) {
 
 /// A vector for each text; where the model fails at several, each is tried alone, so that one bad query costs no other.
 fn vectors(texts: &[String], embedder: &dyn Embedder) -> Vec<Result<Vector, QueryError>> {
-    match embedder.embed(texts) {
+    match embedder.embed_queries(texts) {
         Ok(vectors) if vectors.len() == texts.len() => {
             vectors.into_iter().map(|v| Ok(Arc::new(v))).collect()
         }

@@ -19,7 +19,8 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::{Shared, known};
+use crate::serving::{Open, Serving, Shared};
+use crate::{Parts, known};
 
 /// Records of one answer at most.
 const MAX_LIMIT: u32 = 1000;
@@ -40,7 +41,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Answers on `listener` until shutdown.
 pub(crate) async fn serve(
-    shared: Arc<Shared>,
+    parts: Parts,
+    serving: Arc<Serving>,
     listener: TcpListener,
     shutdown: Shutdown,
 ) -> Result<(), tonic::transport::Error> {
@@ -50,7 +52,7 @@ pub(crate) async fn serve(
         .concurrency_limit_per_connection(CONCURRENCY)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .add_service(RecordsServiceServer::new(Records(shared)))
+        .add_service(RecordsServiceServer::new(Records { parts, serving }))
         .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let drained = async {
         shutdown.cancelled().await;
@@ -62,7 +64,10 @@ pub(crate) async fn serve(
     }
 }
 
-struct Records(Arc<Shared>);
+struct Records {
+    parts: Parts,
+    serving: Arc<Serving>,
+}
 
 #[tonic::async_trait]
 impl RecordsService for Records {
@@ -82,7 +87,8 @@ impl RecordsService for Records {
                 id => Some(Position::of(request.after_start_us, id).map_err(failed)?),
             },
         };
-        let listing = self.0.store.list(&query);
+        let open = self.open()?;
+        let listing = open.list(&query);
         let mut records = self.timed("ListRecords", listing).await?;
         let fits = fitting(records.iter()).min(limit);
         let more = records.len() > fits;
@@ -102,13 +108,14 @@ impl RecordsService for Records {
         }
         let limit = checked_limit(request.limit)?;
         let filter = checked_filter(request.filter)?;
+        let shared = self.open()?.search;
         let query = SearchQuery {
-            vector: self.vector(request.query).await?,
+            vector: self.vector(&shared, request.query).await?,
             filter,
             limit,
             min_score: request.min_score,
         };
-        let searching = self.0.store.search(&query);
+        let searching = shared.store.search(&query);
         let mut hits = self.timed("SearchRecords", searching).await?;
         hits.truncate(fitting(hits.iter().map(|hit| &hit.record)));
         let hits = hits
@@ -129,7 +136,8 @@ impl RecordsService for Records {
         if index_id.is_empty() {
             return Err(Status::invalid_argument("index_id must be given"));
         }
-        let counting = self.0.store.count_windows(&index_id);
+        let open = self.open()?;
+        let counting = open.count_windows(&index_id);
         let counts = self.timed("CountWindows", counting).await?;
         Ok(Response::new(CountWindowsResponse {
             described: counts.described,
@@ -153,16 +161,23 @@ impl RecordsService for Records {
                 return Err(Status::invalid_argument(message));
             }
         };
-        known::forgotten(&self.0.catalog, &owner).await;
-        let _nothing_is_stored = self.0.storing.write().await;
-        let deleting = self.0.store.delete(&owner);
-        self.timed("DeleteRecords", deleting).await?;
+        known::forgotten(&self.parts.catalog, &owner).await;
+        for shared in self.open()?.all {
+            let _nothing_is_stored = shared.storing.write().await;
+            let deleting = shared.store.delete(&owner);
+            self.timed("DeleteRecords", deleting).await?;
+        }
         tracing::info!(?owner, "records are deleted");
         Ok(Response::new(DeleteRecordsResponse {}))
     }
 }
 
 impl Records {
+    fn open(&self) -> Result<Open, Status> {
+        let starting = || Status::unavailable("the vector store is not open; try again shortly");
+        self.serving.get().ok_or_else(starting)
+    }
+
     async fn timed<T>(
         &self,
         method: &'static str,
@@ -170,15 +185,15 @@ impl Records {
     ) -> Result<T, Status> {
         let started = Instant::now();
         let answer = call.await.map_err(failed)?;
-        self.0.metrics.answered(method, started.elapsed());
+        self.parts.metrics.answered(method, started.elapsed());
         Ok(answer)
     }
 
-    async fn vector(&self, query: String) -> Result<Vec<f32>, Status> {
+    async fn vector(&self, shared: &Shared, query: String) -> Result<Vec<f32>, Status> {
         let started = Instant::now();
-        match self.0.queries.embed(&self.0.model, query).await {
+        match shared.queries.embed(&shared.model, query).await {
             Ok(vector) => {
-                self.0.metrics.embedded("query", started.elapsed());
+                self.parts.metrics.embedded("query", started.elapsed());
                 Ok(vector.to_vec())
             }
             Err(error) => {

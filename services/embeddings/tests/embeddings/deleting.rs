@@ -4,7 +4,7 @@ use anyhow::Result;
 use sightline_proto::internal::{
     DeleteRecordsRequest, IndexRecord, Observation, RecordFilter, RtStreamRecord,
 };
-use sightline_vectors::EdgeStore;
+use sightline_vectors::EdgeStores;
 use tonic::Code;
 
 use crate::support::{Platform, Service, all, assert_records, batch, scene, transcript};
@@ -62,7 +62,7 @@ async fn what_is_deleted_does_not_come_back() -> Result<()> {
     );
     service.stop().await?;
 
-    EdgeStore::delete(&platform.store_dir())?;
+    EdgeStores::delete(&platform.store_dir())?;
     let service = platform.serve().await?;
     assert_records(&service.holds(all(), left.len()).await?, &left)?;
     assert!(service.holds(of("rts-1"), 0).await?.is_empty());

@@ -9,3 +9,4 @@ mod failing;
 mod killed;
 mod rebuilding;
 mod support;
+mod switching;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sightline_bus::StreamName;
-use sightline_vectors::{EdgeStore, VectorError};
+use sightline_vectors::{EdgeStores, VectorError};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{LONG, Platform, all, assert_records, model_of, scene, transcript};
+use crate::support::{LONG, Platform, all, assert_records, scene, transcript};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_again_is_stored_once() -> Result<()> {
@@ -51,14 +51,13 @@ async fn a_deleted_store_fills_again_from_the_bus() -> Result<()> {
     let found_before = service.search("scene 42", all()).await?;
 
     // While it is open, nobody else can have or delete it.
-    let model = model_of(platform.embedder.as_ref());
-    let second = EdgeStore::open(&platform.store_dir(), model).await;
+    let second = EdgeStores::lock(&platform.store_dir());
     assert!(matches!(second, Err(VectorError::Locked { .. })));
-    let deleted = EdgeStore::delete(&platform.store_dir());
+    let deleted = EdgeStores::delete(&platform.store_dir());
     assert!(matches!(deleted, Err(VectorError::Locked { .. })));
 
     service.stop().await?;
-    EdgeStore::delete(&platform.store_dir())?;
+    EdgeStores::delete(&platform.store_dir())?;
     let service = platform.serve().await?;
     assert_eq!(service.holds(all(), 200).await?, before);
     assert_eq!(service.search("scene 42", all()).await?, found_before);

@@ -9,7 +9,7 @@ use prost::Message;
 use sightline_bus::embedded::EmbeddedServer;
 use sightline_bus::{Bus, ObservationKind, StreamName, Subject};
 use sightline_catalog::{Catalog, Entry};
-use sightline_embeddings::{Config, Deps, Error};
+use sightline_embeddings::{Config, Deps, Error, Loader};
 use sightline_inference::embed::TextEmbedder;
 use sightline_inference::{Embedder, onnx};
 use sightline_proto::internal::observation::Body;
@@ -22,7 +22,7 @@ use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
 use sightline_service::clock::SystemClock;
 use sightline_service::metrics::Metrics;
-use sightline_vectors::{EdgeStore, EmbeddingModel};
+use sightline_vectors::EdgeStores;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -157,7 +157,17 @@ impl Platform {
 
 /// Serves from a store in `dir` on a free port.
 pub async fn serve(bus: Bus, embedder: Arc<dyn Embedder>, dir: &Path) -> Result<Service> {
-    let store = EdgeStore::open(dir, model_of(embedder.as_ref())).await?;
+    serve_with(bus, embedder, dir, Arc::new(|_| None)).await
+}
+
+/// The same with a loader of models that stores were made with.
+pub async fn serve_with(
+    bus: Bus,
+    embedder: Arc<dyn Embedder>,
+    dir: &Path,
+    loader: Loader,
+) -> Result<Service> {
+    let stores = EdgeStores::lock(dir)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let (metrics, readiness) = (Metrics::default(), Readiness::default());
@@ -169,7 +179,9 @@ pub async fn serve(bus: Bus, embedder: Arc<dyn Embedder>, dir: &Path) -> Result<
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         embedder,
-        store: Arc::new(store),
+        source: String::new(),
+        loader,
+        stores: Arc::new(stores),
     };
     let serving = sightline_embeddings::serve(Config::default(), deps, listener, shutdown.clone());
     let served = tokio::spawn(serving);
@@ -248,13 +260,6 @@ impl Service {
     }
 }
 
-pub fn model_of(embedder: &dyn Embedder) -> EmbeddingModel {
-    EmbeddingModel {
-        revision: embedder.revision().to_owned(),
-        dimension: embedder.dimension(),
-    }
-}
-
 pub fn embedder() -> Result<TextEmbedder> {
     let library = variable("SIGHTLINE_ONNXRUNTIME")
         .context("no ONNX Runtime: set SIGHTLINE_ONNXRUNTIME, as `make test` does")?;
@@ -285,6 +290,7 @@ pub fn scene(stream: &str, index: &str, window: u64, text: &str) -> Observation 
             text: text.to_owned(),
             frame_times_us: vec![start_us + SECOND_US, start_us + 4 * SECOND_US],
             window,
+            reused: false,
         })),
     }
 }
@@ -308,6 +314,8 @@ pub fn transcript(stream: &str, second: i64, text: &str) -> Observation {
         model_revision: "whisper-1".to_owned(),
         body: Some(Body::Transcript(TranscriptBody {
             engine: "demo".to_owned(),
+            language: "en".to_owned(),
+            interim: false,
             text: text.to_owned(),
             words: words.collect(),
         })),

@@ -4,6 +4,7 @@ mod alerts_killed;
 mod backtest;
 mod bad_input;
 mod clients;
+mod cluster;
 mod console;
 mod demo;
 mod health;

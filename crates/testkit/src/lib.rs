@@ -3,6 +3,7 @@
 
 pub mod browser;
 pub mod llama;
+pub mod nats;
 pub mod oracle;
 pub mod platform;
 pub mod process;

@@ -10,6 +10,7 @@ use sightline_proto::v1::rt_stream::{Playback, State};
 use sightline_proto::v1::{self, Alert, Index, RtStream};
 use tempfile::TempDir;
 
+use crate::nats::Cluster;
 use crate::process::Process;
 use crate::{repository, sample_clip, until};
 
@@ -24,7 +25,7 @@ pub struct Ground {
     pub bus: Bus,
     nats_url: String,
     // In this order: the server stops before its directory goes.
-    _nats: EmbeddedServer,
+    _nats: Option<EmbeddedServer>,
     dir: TempDir,
 }
 
@@ -43,8 +44,22 @@ impl Ground {
             binary: binary.into(),
             bus: Bus::connect(&config).await?,
             nats_url,
-            _nats: nats,
+            _nats: Some(nats),
             dir,
+        })
+    }
+
+    /// Uses the nats-servers of `cluster`.
+    ///
+    /// # Errors
+    /// When they do not come up.
+    pub async fn over(binary: &str, cluster: &Cluster) -> Result<Self> {
+        Ok(Self {
+            binary: binary.into(),
+            bus: cluster.bus().await?,
+            nats_url: cluster.url.clone(),
+            _nats: None,
+            dir: tempfile::tempdir()?,
         })
     }
 

@@ -1,4 +1,4 @@
-//! Servers as operators run them: with keys and encryption, three at a time, with streams from other releases.
+//! Servers as operators run them: with keys and encryption, and with streams from other releases.
 
 use std::fs;
 use std::net::TcpListener;
@@ -10,14 +10,11 @@ use anyhow::{Context, Result, ensure};
 use async_nats::jetstream;
 use nkeys::KeyPair;
 use sightline_bus::{Bus, BusConfig, BusError, Login, StreamName};
-use tempfile::TempDir;
 
-use crate::harness::{Platform, eventually, observation, scene};
+use crate::harness::{Platform, observation, scene};
 
 /// A server with a configuration of its own; killed when it is dropped.
-struct Server {
-    child: Child,
-}
+struct Server(Child);
 
 impl Server {
     fn start(dir: &Path, config: &str) -> Result<Self> {
@@ -38,31 +35,20 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .context("nats-server")?;
-        Ok(Self { child })
-    }
-
-    fn kill(&mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
+        Ok(Self(child))
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.kill();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let mut ports = [0; N];
-    let mut held = Vec::new();
-    for port in &mut ports {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        *port = listener.local_addr()?.port();
-        held.push(listener);
-    }
-    Ok(ports)
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    Ok(listener.local_addr()?.port())
 }
 
 fn config(url: String) -> BusConfig {
@@ -96,7 +82,7 @@ fn certificate(dir: &Path) -> Result<[std::path::PathBuf; 2]> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_encrypts_and_knows_keys_takes_the_right_one() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let [port] = free_ports()?;
+    let port = free_port()?;
     let key = KeyPair::new_user();
     let [certificate, private] = certificate(dir.path())?;
     let text = format!(
@@ -130,80 +116,6 @@ async fn a_server_that_encrypts_and_knows_keys_takes_the_right_one() -> Result<(
         let said = format!("{refused:?}");
         ensure!(!said.contains(&other), "the key is shown: {said}");
     }
-    Ok(())
-}
-
-/// Three servers that keep every stream three times.
-struct Cluster {
-    servers: Vec<Server>,
-    url: String,
-    dir: TempDir,
-}
-
-impl Cluster {
-    fn start() -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let (clients, routes) = (free_ports::<3>()?, free_ports::<3>()?);
-        let peers = routes.map(|port| format!("nats://127.0.0.1:{port}"));
-        let servers = clients.iter().zip(routes).enumerate();
-        let servers = servers.map(|(number, (client, route))| {
-            let text = format!(
-                "server_name: n{number}\nlisten: \"127.0.0.1:{client}\"\ncluster {{ name: test, listen: \"127.0.0.1:{route}\", routes: [{}] }}",
-                peers.join(", "),
-            );
-            Server::start(&dir.path().join(number.to_string()), &text)
-        });
-        let urls = clients.map(|port| format!("nats://127.0.0.1:{port}"));
-        Ok(Self {
-            servers: servers.collect::<Result<_>>()?,
-            url: urls.join(","),
-            dir,
-        })
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn any_one_of_three_servers_may_die() -> Result<()> {
-    let mut cluster = Cluster::start()?;
-    let told = BusConfig {
-        replicas: 3,
-        ..config(cluster.url.clone())
-    };
-    // A cluster takes some seconds to agree on who leads it.
-    let bus = eventually(|| async { Ok(Bus::connect(&told).await.ok()) }).await?;
-    assert_eq!(bus.plan(&[]).await?, []);
-    let mut number = 0;
-    for dying in 0..3 {
-        let id = number.to_string();
-        eventually(|| async { Ok(bus.publish(&scene(), &id, &observation(&id)).await.ok()) })
-            .await?;
-        number += 1;
-        cluster.servers[dying].kill()?;
-        let id = number.to_string();
-        eventually(|| async { Ok(bus.publish(&scene(), &id, &observation(&id)).await.ok()) })
-            .await
-            .with_context(|| format!("without server {dying}"))?;
-        number += 1;
-        let config = cluster.dir.path().join(dying.to_string()).join("nats.conf");
-        let again = Command::new("/usr/sbin/nats-server")
-            .arg("-c")
-            .arg(config)
-            .stderr(Stdio::null())
-            .spawn()?;
-        cluster.servers[dying] = Server { child: again };
-    }
-    let held = eventually(|| async {
-        let read = bus.read::<sightline_proto::internal::Observation>(
-            StreamName::Observations,
-            "obs.>",
-            100,
-        );
-        Ok(read.await.ok().filter(|held| held.len() == number))
-    })
-    .await?;
-    let ids: Vec<String> = held.into_iter().map(|held| held.message.id).collect();
-    let expected: Vec<String> = (0..number).map(|number| number.to_string()).collect();
-    assert_eq!(ids, expected);
     Ok(())
 }
 

@@ -1,0 +1,132 @@
+//! Three nats-servers that keep every stream three times, as an operator runs them.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+use sightline_bus::{Bus, BusConfig};
+use tempfile::TempDir;
+
+use crate::until;
+
+/// How many servers there are, and how often each stream is kept.
+pub const SERVERS: usize = 3;
+
+/// The servers; killed when it is dropped.
+pub struct Cluster {
+    servers: Vec<Server>,
+    /// The addresses of all, with commas between.
+    pub url: String,
+    _dir: TempDir,
+}
+
+struct Server {
+    config: PathBuf,
+    child: Child,
+}
+
+impl Cluster {
+    /// Starts the servers on free ports.
+    ///
+    /// # Errors
+    /// When nats-server can't be run.
+    pub fn start() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let ports = free_ports::<{ 2 * SERVERS }>()?;
+        let (clients, routes) = ports.split_at(SERVERS);
+        let address = |port: &u16| format!("nats://127.0.0.1:{port}");
+        let peers: Vec<String> = routes.iter().map(address).collect();
+        let servers = clients.iter().zip(routes).enumerate();
+        let servers = servers.map(|(number, (client, route))| {
+            let config = dir.path().join(format!("n{number}.conf"));
+            let store = dir.path().join(format!("n{number}"));
+            let text = format!(
+                "server_name: n{number}\nlisten: \"127.0.0.1:{client}\"\n\
+                 jetstream {{ store_dir: {store:?} }}\n\
+                 cluster {{ name: test, listen: \"127.0.0.1:{route}\", routes: [{}] }}\n",
+                peers.join(", "),
+            );
+            std::fs::write(&config, text)?;
+            let child = run(&config)?;
+            Ok(Server { config, child })
+        });
+        let urls: Vec<String> = clients.iter().map(address).collect();
+        Ok(Self {
+            servers: servers.collect::<Result<_>>()?,
+            url: urls.join(","),
+            _dir: dir,
+        })
+    }
+
+    /// A connection, once the servers have agreed on who leads: that takes them some seconds.
+    ///
+    /// # Errors
+    /// When they never do.
+    pub async fn bus(&self) -> Result<Bus> {
+        let config = BusConfig {
+            url: self.url.clone(),
+            name: "test".to_owned(),
+            replicas: SERVERS,
+            ..BusConfig::default()
+        };
+        until("three nats-servers to lead", async || {
+            Ok(Bus::connect(&config).await.ok())
+        })
+        .await
+    }
+
+    /// Kills a server.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn kill(&mut self, number: usize) -> Result<()> {
+        let server = self.servers.get_mut(number).context("no such server")?;
+        server.child.kill()?;
+        server.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts a killed server again.
+    ///
+    /// # Errors
+    /// When nats-server can't be run.
+    pub fn restart(&mut self, number: usize) -> Result<()> {
+        let server = self.servers.get_mut(number).context("no such server")?;
+        server.child = run(&server.config)?;
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            let _ = server.child.kill();
+            let _ = server.child.wait();
+        }
+    }
+}
+
+fn run(config: &Path) -> Result<Child> {
+    // Debian puts it where only administrators' shells look.
+    let program = ["/usr/sbin/nats-server", "nats-server"]
+        .into_iter()
+        .find(|program| Path::new(program).exists());
+    Command::new(program.unwrap_or("nats-server"))
+        .arg("-c")
+        .arg(config)
+        .stderr(Stdio::null())
+        .spawn()
+        .context("nats-server: scripts/setup demo installs it")
+}
+
+fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let mut ports = [0; N];
+    let mut held = Vec::new();
+    for port in &mut ports {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}

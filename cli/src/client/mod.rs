@@ -9,7 +9,7 @@ mod events;
 mod indexes;
 mod keys;
 mod latency;
-mod moment;
+pub mod moment;
 mod output;
 mod policy;
 mod shown;

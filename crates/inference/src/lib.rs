@@ -84,6 +84,11 @@ pub trait Embedder: Send + Sync {
     /// Length of each vector.
     fn dimension(&self) -> usize;
 
-    /// One vector of length 1 (L2) for each text, in order.
+    /// One vector of length 1 (L2) for each text, in order: of texts that are stored.
     fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, InferenceError>;
+
+    /// The same of texts that are looked for. Some models want to be told which is which.
+    fn embed_queries(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, InferenceError> {
+        self.embed(texts)
+    }
 }

@@ -68,8 +68,8 @@ pub trait Stores: Send + Sync {
     /// Gives up the next store.
     async fn give_up(&self) -> Result<(), VectorError>;
 
-    /// Removes every store that is neither in use nor to be; nobody has one of them open any more.
-    async fn tidy(&self) -> Result<(), VectorError>;
+    /// Removes every store that is neither in use nor to be, which nobody has open any more. Returns how many there were.
+    async fn tidy(&self) -> Result<usize, VectorError>;
 
     /// Wishes that the store in use be built anew. Whoever runs it sees that soon, or when it starts.
     ///

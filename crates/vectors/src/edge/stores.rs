@@ -76,7 +76,7 @@ impl EdgeStores {
     pub fn delete(root: &Path) -> Result<(), VectorError> {
         let stores = Self::lock(root)?;
         stores.write(&Index::default())?;
-        stores.remove_all_but(&Index::default())
+        stores.remove_all_but(&Index::default()).map(drop)
     }
 
     /// Takes over the one store of an older release, which lay in the place itself.
@@ -133,7 +133,8 @@ impl EdgeStores {
         Named { name, model }
     }
 
-    fn remove_all_but(&self, index: &Index) -> Result<(), VectorError> {
+    fn remove_all_but(&self, index: &Index) -> Result<usize, VectorError> {
+        let mut removed = 0;
         let entries = fs::read_dir(&self.root).map_err(|error| self.failed(error))?;
         for entry in entries {
             let entry = entry.map_err(|error| self.failed(error))?;
@@ -141,9 +142,10 @@ impl EdgeStores {
             let kept = [&index.current, &index.next];
             if entry.path().is_dir() && !kept.contains(&&Some(name)) {
                 remove(fs::remove_dir_all(entry.path())).map_err(|error| self.failed(error))?;
+                removed += 1;
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     fn failed(&self, source: std::io::Error) -> VectorError {
@@ -202,7 +204,7 @@ impl Stores for EdgeStores {
         self.change(|index| index.next = None)
     }
 
-    async fn tidy(&self) -> Result<(), VectorError> {
+    async fn tidy(&self) -> Result<usize, VectorError> {
         self.remove_all_but(&self.index()?)
     }
 

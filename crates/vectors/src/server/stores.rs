@@ -152,22 +152,24 @@ impl Stores for QdrantStores {
         self.unset("next").await
     }
 
-    async fn tidy(&self) -> Result<(), VectorError> {
+    async fn tidy(&self) -> Result<usize, VectorError> {
         let Aliases { current, next } = self.aliases().await?;
         let listing = self.client.qdrant.list_collections().await;
         let collections = listing
             .map_err(self.client.failed("list its collections"))?
             .collections;
         let prefix = self.alias("");
+        let mut removed = 0;
         for name in collections.into_iter().map(|described| described.name) {
             let ours = name == self.base() || name.strip_prefix(&prefix).is_some_and(is_name);
             let kept = [&current, &next].contains(&&Some(name.clone()));
             // What is not ours has no word of ours in it.
             if ours && !kept && self.client(&name)?.about().await.is_ok() {
                 QdrantStore::delete(self.config(&name)).await?;
+                removed += 1;
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     async fn ask(&self, rebuild: Rebuild) -> Result<(), VectorError> {

@@ -1,6 +1,6 @@
 //! What servers say: about their models, as JSON, and when they refuse.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sightline_egress::Answer;
 
 use super::error::RemoteError;
@@ -9,18 +9,17 @@ use super::error::RemoteError;
 const MAX_COMPLAINT: usize = 300;
 /// Most models that are named.
 const MAX_NAMES: usize = 20;
-/// What stays the same about a model for as long as it is the same model. Servers also say when they were asked.
-const LASTING: [&str; 5] = ["id", "root", "owned_by", "max_model_len", "meta"];
+/// What stays the same about a model for as long as it is the same model. Servers also say when they were asked, and how
+/// they are configured.
+const LASTING: [&str; 5] = ["/id", "/root", "/owned_by", "/meta/n_params", "/meta/size"];
 
 /// What lasts of what is said about `model`; None if it is not there. Ollama's names may lack their `:latest`.
 pub(super) fn about(models: &[Value], model: &str) -> Option<String> {
     let latest = format!("{model}:latest");
     let named = |name: &str| models.iter().find(|m| m["id"] == name);
     let said = named(model).or_else(|| named(&latest))?;
-    let lasting = LASTING
-        .iter()
-        .filter_map(|&field| Some((field.to_owned(), said.get(field)?.clone())));
-    Some(Value::Object(lasting.collect::<Map<_, _>>()).to_string())
+    let lasting = LASTING.map(|field| said.pointer(field).cloned().unwrap_or_default());
+    Some(Value::from(lasting.to_vec()).to_string())
 }
 
 /// Which models there are, in words.

@@ -1,4 +1,4 @@
-"""Random models in llama.cpp's format, small enough to be made in a second: a language model and what lets it see.
+"""Random models in llama.cpp's format, small enough to be made in a second: a language model and what lets it see and hear.
 
 Their answers mean nothing but are the same every time, and words that matter to Sightline are the likely ones.
 """
@@ -11,6 +11,7 @@ from gguf import GGUFWriter, TokenType
 WIDTH, HEADS, LAYERS, INNER = 64, 4, 2, 128
 CONTEXT = 2048
 IMAGE, PATCH = 64, 8
+MELS, STACK = 80, 4
 WORDS = ["Yes", "No", "yes", "no", "car", "street", "person", "red", "walks"]
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 
@@ -75,12 +76,12 @@ def language(path: Path) -> None:
     write(writer)
 
 
-def vision(path: Path) -> None:
-    """Of Gemma 3's kind: 64 patches, of which 16 become a token."""
+def senses(path: Path) -> None:
+    """Sight of Gemma 3's kind: 64 patches, of which 16 become a token."""
     random = np.random.default_rng(2)
     writer = GGUFWriter(path, "clip")
     writer.add_clip_has_vision_encoder(True)
-    writer.add_string("clip.projector_type", "gemma3")
+    writer.add_string("clip.vision.projector_type", "gemma3")
     writer.add_bool("clip.use_gelu", True)
     writer.add_vision_projection_dim(WIDTH)
     writer.add_vision_image_size(IMAGE)
@@ -95,16 +96,47 @@ def vision(path: Path) -> None:
     writer.add_tensor("v.patch_embd.weight", random.standard_normal((WIDTH, 3, PATCH, PATCH)).astype(np.float32) / 14)
     writer.add_tensor("v.patch_embd.bias", np.zeros(WIDTH, dtype=np.float32))
     writer.add_tensor("v.position_embd.weight", numbers(random, (IMAGE // PATCH) ** 2, WIDTH))
-    linear = [(f"attn_{name}", WIDTH, WIDTH) for name in ("q", "k", "v", "out")]
-    for name, rows, columns in [*linear, ("ffn_up", INNER, WIDTH), ("ffn_down", WIDTH, INNER)]:
-        writer.add_tensor(f"v.blk.0.{name}.weight", numbers(random, rows, columns))
-        writer.add_tensor(f"v.blk.0.{name}.bias", np.zeros(rows, dtype=np.float32))
-    for name in ("v.blk.0.ln1", "v.blk.0.ln2", "v.post_ln"):
-        writer.add_tensor(f"{name}.weight", ones(WIDTH))
-        writer.add_tensor(f"{name}.bias", np.zeros(WIDTH, dtype=np.float32))
+    block(writer, random, "v")
     writer.add_tensor("mm.input_projection.weight", numbers(random, WIDTH, WIDTH))
     writer.add_tensor("mm.soft_emb_norm.weight", ones(WIDTH))
+    hearing(writer, random)
     write(writer)
+
+
+def hearing(writer: GGUFWriter, random: np.random.Generator) -> None:
+    """Of Ultravox' kind: Whisper's encoder, of which 4 states become a token."""
+    writer.add_clip_has_audio_encoder(True)
+    writer.add_string("clip.audio.projector_type", "ultravox")
+    writer.add_audio_num_mel_bins(MELS)
+    writer.add_audio_projection_dim(WIDTH)
+    writer.add_audio_embedding_length(WIDTH)
+    writer.add_audio_feed_forward_length(INNER)
+    writer.add_audio_block_count(1)
+    writer.add_audio_head_count(HEADS)
+    writer.add_audio_attention_layernorm_eps(1e-5)
+    writer.add_audio_stack_factor(STACK)
+    for number, inputs in ((1, MELS), (2, WIDTH)):
+        writer.add_tensor(f"a.conv1d.{number}.weight", numbers(random, WIDTH, inputs, 3))
+        writer.add_tensor(f"a.conv1d.{number}.bias", np.zeros((WIDTH, 1), dtype=np.float32))
+    writer.add_tensor("a.position_embd.weight", numbers(random, 1500, WIDTH))
+    block(writer, random, "a")
+    writer.add_tensor("mm.a.norm_pre.weight", ones(WIDTH * STACK))
+    writer.add_tensor("mm.a.mlp.1.weight", numbers(random, 2 * INNER, WIDTH * STACK))
+    writer.add_tensor("mm.a.norm_mid.weight", ones(INNER))
+    writer.add_tensor("mm.a.mlp.2.weight", numbers(random, WIDTH, INNER))
+
+
+def block(writer: GGUFWriter, random: np.random.Generator, tower: str) -> None:
+    """A layer of a vision or audio encoder, and the norm behind it."""
+    linear = [(f"attn_{name}", WIDTH, WIDTH) for name in ("q", "k", "v", "out")]
+    for name, rows, columns in [*linear, ("ffn_up", INNER, WIDTH), ("ffn_down", WIDTH, INNER)]:
+        writer.add_tensor(f"{tower}.blk.0.{name}.weight", numbers(random, rows, columns))
+        # Whisper's keys have none.
+        if (tower, name) != ("a", "attn_k"):
+            writer.add_tensor(f"{tower}.blk.0.{name}.bias", np.zeros(rows, dtype=np.float32))
+    for name in ("blk.0.ln1", "blk.0.ln2", "post_ln"):
+        writer.add_tensor(f"{tower}.{name}.weight", ones(WIDTH))
+        writer.add_tensor(f"{tower}.{name}.bias", np.zeros(WIDTH, dtype=np.float32))
 
 
 def write(writer: GGUFWriter) -> None:

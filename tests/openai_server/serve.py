@@ -1,4 +1,4 @@
-"""llama.cpp's own server with random models: one that chats and sees, one that embeds.
+"""llama.cpp's own server with random models: one that chats, sees and hears, one that embeds.
 
     python serve.py DIRECTORY KEY
 
@@ -12,7 +12,9 @@ from pathlib import Path
 
 import xllamacpp
 
-import models
+# No compiled copy beside it in the repository.
+sys.dont_write_bytecode = True
+import models  # noqa: E402
 
 
 def parameters(model: Path, name: str, key: str) -> xllamacpp.CommonParams:
@@ -31,11 +33,13 @@ def parameters(model: Path, name: str, key: str) -> xllamacpp.CommonParams:
 
 def main() -> None:
     directory, key = Path(sys.argv[1]), sys.argv[2]
-    language, vision = directory / "language.gguf", directory / "vision.gguf"
+    language, senses = directory / "language.gguf", directory / "senses.gguf"
     models.language(language)
-    models.vision(vision)
+    models.senses(senses)
     chat = parameters(language, "random-vlm", key)
-    chat.mmproj.path = str(vision)
+    chat.mmproj.path = str(senses)
+    # What it hears would otherwise never end.
+    chat.n_predict = 64
     embed = parameters(language, "random-embedder", key)
     embed.embedding = True
     embed.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use sightline_inference::openai::{Client, Key, Options, RemoteDescriber, RemoteEmbedder};
-use sightline_inference::{About, Describer, Embedder, Outcome};
+use sightline_inference::openai::{
+    Client, Key, Options, RemoteDescriber, RemoteEmbedder, RemoteTranscriber,
+};
+use sightline_inference::{About, Describer, Embedder, Outcome, Speech, Transcriber};
 use sightline_testkit::llama::{DIMENSION, EMBEDDER, Llama, VLM};
 use tokio::runtime::Handle;
 
@@ -83,6 +85,42 @@ async fn texts_are_embedded() -> Result<()> {
     ensure!(dot(0, 39) < 0.9999, "another text: {}", dot(0, 39));
     let error = refused(RemoteEmbedder::connect(client, 384, Handle::current())).await?;
     ensure!(error.contains("set dimension to 64"), "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn speech_is_written_down() -> Result<()> {
+    let llama = Llama::start().await?;
+    let client = connect(&llama, &llama.chat, VLM).await?;
+    let transcriber = Arc::new(RemoteTranscriber::new(client, Handle::current()));
+    let hear = async |translate: bool| {
+        let used = Arc::clone(&transcriber);
+        let tone = (0..32_000).map(|n| (n as f32 / 10.0).sin() / 2.0);
+        let pcm: Vec<f32> = tone.collect();
+        let speech = Speech {
+            language: Some("de".to_owned()),
+            translate,
+        };
+        blocking(move || used.transcribe(&pcm, &speech)).await
+    };
+    // This server gives text alone: the words share the two seconds.
+    let (first, again) = (hear(false).await??, hear(false).await??);
+    ensure!(
+        first == again && first.language == "de",
+        "{first:?} {again:?}"
+    );
+    let words = &first.segments[0].words;
+    ensure!(words[0].start == 0.0, "{words:?}");
+    ensure!(
+        words.last().is_some_and(|w| (w.end - 2.0).abs() < 1e-6),
+        "{words:?}"
+    );
+    let error = hear(true).await?.err().context("it translates nothing")?;
+    let error = crate::support::chain(&error);
+    ensure!(
+        error.contains("/audio/translations has no such page"),
+        "{error}"
+    );
     Ok(())
 }
 

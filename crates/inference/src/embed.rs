@@ -1,30 +1,35 @@
-//! Sentence embeddings through fastembed, from a directory of a sentence-transformers model.
+//! Sentence embeddings through fastembed, from a directory of a sentence-transformers model: whatever of its families fastembed
+//! knows, told by the directory's own files (`layout`).
+
+mod layout;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use fastembed::{
-    InitOptionsUserDefined, Pooling, TextEmbedding, TokenizerFiles, UserDefinedEmbeddingModel,
+    InitOptionsUserDefined, QuantizationMode, TextEmbedding, TokenizerFiles,
+    UserDefinedEmbeddingModel,
 };
 
 use crate::onnx::{self, Memory};
 use crate::revision::revision;
 use crate::{Embedder, InferenceError, Placed, memory};
 
-/// As sentence-transformers uses MiniLM; longer texts are cut.
-const MAX_TOKENS: usize = 256;
+use layout::Layout;
+
 /// Attention takes memory by batch times tokens squared: 8 x 12 heads x 256² floats are 25 MB.
 const BATCH: usize = 8;
 
-/// A sentence embedding model with mean pooling, such as all-MiniLM-L6-v2.
+/// A sentence embedding model, such as all-MiniLM-L6-v2, BGE or E5.
 pub struct TextEmbedder {
     model: Mutex<TextEmbedding>,
+    layout: Layout,
     dimension: usize,
     revision: String,
 }
 
 impl TextEmbedder {
-    /// Loads `model.onnx` (or `onnx/model.onnx`) and the four tokenizer files of `directory`.
+    /// Loads the weights (`model.onnx`, `onnx/model.onnx` or their quantised forms) and the tokenizer files of `directory`.
     pub fn load(directory: &Path, threads: usize) -> Result<Self, InferenceError> {
         Self::load_on(directory, Placed::Cpu, threads)
     }
@@ -35,11 +40,13 @@ impl TextEmbedder {
         device: Placed,
         threads: usize,
     ) -> Result<Self, InferenceError> {
+        let layout = Layout::read(directory)?;
         let tokenizer = ["tokenizer.json", "config.json", "special_tokens_map.json"]
             .map(|name| directory.join(name));
         let tokenizer_config = directory.join("tokenizer_config.json");
-        let weights = weights_file(directory);
-        memory::check(std::slice::from_ref(&weights), memory::available())?;
+        let mut weights = layout.external.clone();
+        weights.push(layout.weights.clone());
+        memory::check(&weights, memory::available())?;
         let [tokenizer_file, config_file, special_tokens_map_file] = &tokenizer;
         let files = TokenizerFiles {
             tokenizer_file: read(tokenizer_file)?,
@@ -47,26 +54,66 @@ impl TextEmbedder {
             special_tokens_map_file: read(special_tokens_map_file)?,
             tokenizer_config_file: read(&tokenizer_config)?,
         };
-        let model =
-            UserDefinedEmbeddingModel::new(read(&weights)?, files).with_pooling(Pooling::Mean);
-        let options = InitOptionsUserDefined::new()
-            .with_environment(onnx::environment()?)
-            .with_execution_providers(onnx::providers(device, Memory::Returned))
-            .with_intra_threads(threads.max(1))
-            .with_max_length(MAX_TOKENS)
-            .with_session_config("session.intra_op.allow_spinning", "0");
-        let mut model = TextEmbedding::try_new_from_user_defined(model, options)
-            .map_err(|e| InferenceError::load(&weights, e))?;
+        let mut model = open(&layout, files, device, threads)?;
         let probe = model
             .embed(["dimension"], Some(1))
-            .map_err(|e| InferenceError::load(&weights, e))?;
-        let files = tokenizer.iter().chain([&tokenizer_config, &weights]);
+            .map_err(|e| InferenceError::load(&layout.weights, e))?;
+        let files = tokenizer.iter().chain([&tokenizer_config, &layout.weights]);
+        let files = files.chain(&layout.external).map(PathBuf::as_path);
         Ok(Self {
             model: Mutex::new(model),
             dimension: probe.first().map_or(0, Vec::len),
-            revision: revision("text-embedder mean", files.map(PathBuf::as_path))?,
+            revision: revision(&layout.label(), files)?,
+            layout,
         })
     }
+
+    fn embed_after(&self, prefix: &str, texts: &[String]) -> Result<Vec<Vec<f32>>, InferenceError> {
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        // One at a time where the others of a batch would change a text's vector.
+        let batch = if self.layout.dynamic { 1 } else { BATCH };
+        let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut vectors = Vec::with_capacity(texts.len());
+        for some in texts.chunks(batch) {
+            let some: Vec<String> = some.iter().map(|text| format!("{prefix}{text}")).collect();
+            let found = model.embed(&some, None);
+            vectors.extend(found.map_err(|e| InferenceError::run("embedding texts", e))?);
+        }
+        Ok(vectors)
+    }
+}
+
+fn open(
+    layout: &Layout,
+    files: TokenizerFiles,
+    device: Placed,
+    threads: usize,
+) -> Result<TextEmbedding, InferenceError> {
+    let mut model = UserDefinedEmbeddingModel::new(read(&layout.weights)?, files)
+        .with_pooling(layout.pooling.clone());
+    if layout.dynamic {
+        model = model.with_quantization(QuantizationMode::Dynamic);
+    }
+    for file in &layout.external {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        model = model.with_external_initializer(name.into_owned(), read(file)?);
+    }
+    let options = InitOptionsUserDefined::new()
+        .with_environment(onnx::environment()?)
+        .with_execution_providers(onnx::providers(device, Memory::Returned))
+        .with_intra_threads(threads.max(1))
+        .with_max_length(layout.max_tokens)
+        .with_session_config("session.intra_op.allow_spinning", "0");
+    TextEmbedding::try_new_from_user_defined(model, options).map_err(|error| match error {
+        // Its message names what is missing there.
+        fastembed::Error::TokenizerConfig(problem) => {
+            let file = layout.weights.with_file_name("tokenizer_config.json");
+            InferenceError::unsupported(file, problem)
+        }
+        error => InferenceError::load(&layout.weights, error),
+    })
 }
 
 impl Embedder for TextEmbedder {
@@ -79,22 +126,11 @@ impl Embedder for TextEmbedder {
     }
 
     fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, InferenceError> {
-        if texts.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        model
-            .embed(texts, Some(BATCH))
-            .map_err(|e| InferenceError::run("embedding texts", e))
+        self.embed_after(&self.layout.passage, texts)
     }
-}
 
-fn weights_file(directory: &Path) -> PathBuf {
-    let nested = directory.join("onnx/model.onnx");
-    if nested.exists() {
-        nested
-    } else {
-        directory.join("model.onnx")
+    fn embed_queries(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, InferenceError> {
+        self.embed_after(&self.layout.query, texts)
     }
 }
 

@@ -30,9 +30,7 @@ async fn a_killed_service_loses_and_doubles_nothing() -> Result<()> {
         .collect();
     platform.publish(&observations).await?;
     for place in ["embeddings.before_upsert=2", "embeddings.after_upsert=1"] {
-        Child::start(&platform, TEST, place)?
-            .is_killed(place)
-            .await?;
+        Child::start(&platform, TEST, place)?.dies_at(place).await?;
     }
     let service = platform.serve().await?;
     let records = service.holds(all(), observations.len()).await?;
@@ -79,7 +77,7 @@ impl Child {
     }
 
     /// Waits until it is killed.
-    pub async fn is_killed(mut self, place: &str) -> Result<()> {
+    pub async fn dies_at(mut self, place: &str) -> Result<()> {
         let ended = spawn_blocking(move || self.0.wait());
         let status = timeout(LONG, ended)
             .await

@@ -82,11 +82,7 @@ impl Session {
                 self.running(index, model)
             })
             .await?;
-        self.start_transcription(&v1::StartTranscriptionRequest {
-            rtstream_id: request.rtstream_id,
-            ..Default::default()
-        })
-        .await?;
+        self.have_transcribed(&request.rtstream_id, None).await?;
         Ok(index_of(&record))
     }
 

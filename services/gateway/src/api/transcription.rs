@@ -28,21 +28,33 @@ impl Session {
             request.translate,
             self.config.multilingual,
         )?;
+        let asked = Some((request.language.as_str(), request.translate));
+        self.have_transcribed(&request.rtstream_id, asked).await
+    }
+
+    /// As `start_transcription`; with nothing asked for, the language stays as it was.
+    pub(super) async fn have_transcribed(
+        &self,
+        rtstream_id: &str,
+        asked: Option<(&str, bool)>,
+    ) -> Result<RtStream, ApiError> {
         let now_us = self.clock.now_us();
-        self.change_rtstream(&request.rtstream_id, |record| {
+        self.change_rtstream(rtstream_id, |record| {
             let Some(stream) = record.rtstream.as_mut() else {
                 return;
             };
-            let asked = (&request.language, request.translate);
-            let same = (&record.language, record.translate) == asked;
+            let same = asked.is_none_or(|asked| asked == (&record.language, record.translate));
+            if stream.transcribe && same {
+                return;
+            }
             if !stream.transcribe {
                 stream.transcribe = true;
                 record.transcription_session += 1;
-            } else if same {
-                return;
             }
-            record.language.clone_from(&request.language);
-            record.translate = request.translate;
+            if let Some((language, translate)) = asked {
+                language.clone_into(&mut record.language);
+                record.translate = translate;
+            }
             record.transcription_changed_us = now_us;
         })
         .await

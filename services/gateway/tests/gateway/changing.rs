@@ -184,6 +184,19 @@ async fn every_start_of_transcription_is_a_session_and_an_immediate_stop_drops_i
         .expect("a stream");
     assert_eq!(stream.transcription.expect("set").language, "en");
     assert_eq!(sessions(), (2, 1));
+    // An audio index, which needs a transcript, leaves the language as it is.
+    let index = v1::CreateAudioIndexRequest {
+        rtstream_id: id.clone(),
+        ..Default::default()
+    };
+    client
+        .indexes
+        .create_audio_index(index)
+        .await
+        .expect("made");
+    let record = gateway.catalog.fetch::<RtStreamRecord>(&id).await;
+    let record = record.expect("answers").expect("a record");
+    assert_eq!((record.value.language.as_str(), sessions()), ("en", (2, 1)));
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
-//! Local inference: frames to text and verdicts, speech to text, text to vectors.
+//! Inference: frames to text and verdicts, speech to text, text to vectors.
 //!
 //! Three traits, each with a backend that runs in this process: [`vlm::engine::Engine`] and
-//! [`embed::TextEmbedder`] on ONNX Runtime, [`whisper::Whisper`] on whisper.cpp. Call
-//! [`onnx::init`] once before loading either of the first two. [`Transcriber`] and [`Embedder`] block for as long as
+//! [`embed::TextEmbedder`] on ONNX Runtime, [`whisper::Whisper`] on whisper.cpp; and each with one that asks a server
+//! ([`openai`]). Call [`onnx::init`] once before loading either of the first two. [`Transcriber`] and [`Embedder`] block for as long as
 //! the model computes: from async code, call through `spawn_blocking`.
 
 mod describe;

@@ -12,6 +12,8 @@ const PATH: &str = "/embeddings";
 const BATCH: usize = 32;
 /// Longer texts are cut, as the local embedder does: many models take 512 tokens and refuse more.
 const MAX_CHARS: usize = 1_500;
+/// What is refused and no longer than this is not refused for its length.
+const MIN_CHARS: usize = 50;
 
 /// An embedding model behind `/embeddings`.
 pub struct RemoteEmbedder {
@@ -37,12 +39,35 @@ impl RemoteEmbedder {
             dimension,
             handle,
         };
-        embedder.batch(&["dimension".to_owned()]).await?;
+        embedder.batch(&["dimension"]).await?;
         Ok(embedder)
     }
 
-    async fn batch(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, RemoteError> {
-        let texts: Vec<_> = texts.iter().map(|text| cut(text)).collect();
+    /// A text that the model refuses must not cost the others their vectors, now and each time they come again: then every
+    /// text is asked about by itself, and halved until it is taken.
+    async fn all(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, RemoteError> {
+        match self.batch(texts).await {
+            Err(RemoteError::Refused { .. }) => {}
+            answer => return answer,
+        }
+        let mut vectors = Vec::with_capacity(texts.len());
+        for &text in texts {
+            vectors.extend(self.shortened(text).await?);
+        }
+        Ok(vectors)
+    }
+
+    async fn shortened(&self, text: &str) -> Result<Vec<Vec<f32>>, RemoteError> {
+        let mut chars = text.chars().count();
+        loop {
+            match self.batch(&[cut(text, chars)]).await {
+                Err(RemoteError::Refused { .. }) if chars > MIN_CHARS => chars /= 2,
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn batch(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, RemoteError> {
         let request = json!({
             "model": self.client.model(),
             "input": texts,
@@ -69,15 +94,16 @@ impl Embedder for RemoteEmbedder {
         self.handle.block_on(async {
             let mut all = Vec::with_capacity(texts.len());
             for batch in texts.chunks(BATCH) {
-                all.extend(self.batch(batch).await?);
+                let batch: Vec<_> = batch.iter().map(|text| cut(text, MAX_CHARS)).collect();
+                all.extend(self.all(&batch).await?);
             }
             Ok(all)
         })
     }
 }
 
-fn cut(text: &str) -> &str {
-    match text.char_indices().nth(MAX_CHARS) {
+fn cut(text: &str, chars: usize) -> &str {
+    match text.char_indices().nth(chars) {
         Some((end, _)) => &text[..end],
         // Some servers refuse an empty text.
         None if text.is_empty() => " ",
@@ -154,7 +180,7 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_between_characters() {
-        assert_eq!(cut(&"ä".repeat(2_000)).chars().count(), MAX_CHARS);
-        assert_eq!((cut("short"), cut("")), ("short", " "));
+        assert_eq!(cut(&"ä".repeat(9), 4), "ääää");
+        assert_eq!((cut("short", 5), cut("", 5)), ("short", " "));
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sightline_inference::openai::{
     Client, Key, Options, RemoteDescriber, RemoteEmbedder, RemoteTranscriber,
 };
-use sightline_inference::{Describer, Outcome, Speech, SubmitError, Transcriber};
+use sightline_inference::{Describer, Embedder, Outcome, Speech, SubmitError, Transcriber};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -309,6 +309,33 @@ async fn jobs_are_bounded_and_end_with_the_describer() -> Result<()> {
         "{:?}",
         last.outcome
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_is_too_long_for_the_model_is_shortened_and_costs_the_others_nothing()
+-> Result<()> {
+    let server = Server::start(|request| {
+        let asked: Value = serde_json::from_slice(&request.body).unwrap();
+        let texts = asked["input"].as_array().unwrap();
+        let length = |text: &Value| text.as_str().unwrap().chars().count();
+        if texts.iter().any(|text| length(text) > 200) {
+            return status(413, "at most 200 characters");
+        }
+        let vector = |text: &Value| json!({"embedding": [length(text), 100]});
+        let data: Vec<_> = texts.iter().map(vector).collect();
+        json!({"data": data}).to_string().into_response()
+    })
+    .await?;
+    let embedder = RemoteEmbedder::connect(server.client().await?, 2, Handle::current()).await?;
+    let texts = ["ä".repeat(100), "ö".repeat(640)];
+    let vectors = blocking(move || embedder.embed(&texts)).await??;
+    // The vectors tell how much of each was taken: 100 of 100, 160 of 640.
+    let taken: Vec<_> = vectors
+        .iter()
+        .map(|v| (v[0] / v[1] * 100.0).round())
+        .collect();
+    ensure!(taken == [100.0, 160.0], "{taken:?}");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use crate::owned;
 use crate::support::{EPOCH_US, found, holds, id, listed, number, scene, second, transcript};
 
 /// Every case by its name.
-pub const CASES: [&str; 10] = [
+pub const CASES: [&str; 11] = [
     "an empty store answers",
     "filters leave what they say, in both orders",
     "pages cover everything once, in order",
@@ -18,6 +18,7 @@ pub const CASES: [&str; 10] = [
     "windows are counted by index and epoch",
     "batches are filtered by kind, and none is missing",
     "what belongs to an owner is deleted",
+    "what is held is told and counted",
     "what can't be stored is refused as a whole",
 ];
 
@@ -32,6 +33,7 @@ pub async fn run(case: &str, store: &dyn VectorStore) -> Result<()> {
         "windows are counted by index and epoch" => windows(store).await,
         "batches are filtered by kind, and none is missing" => owned::batches(store).await,
         "what belongs to an owner is deleted" => owned::deletes(store).await,
+        "what is held is told and counted" => held(store).await,
         "what can't be stored is refused as a whole" => refused(store).await,
         _ => bail!("no such case"),
     }
@@ -44,6 +46,20 @@ async fn empty(store: &dyn VectorStore) -> Result<()> {
     ensure!(listed(store, in_index("idx-1"), true).await?.is_empty());
     ensure!(found(store, [1.0, 0.0, 0.0], all(), 0.0).await?.is_empty());
     ensure!(store.count_windows("idx-1").await? == WindowCounts::default());
+    Ok(())
+}
+
+async fn held(store: &dyn VectorStore) -> Result<()> {
+    ensure!(store.count().await? == 0);
+    ensure!(store.holds(&[]).await?.is_empty());
+    store
+        .upsert(vec![scene(1, 0), scene(2, 1), transcript(3, 2)])
+        .await?;
+    ensure!(store.count().await? == 3);
+    let asked = [1, 3, 9].map(id);
+    ensure!(store.holds(&asked).await? == [1, 3].map(id).into());
+    let refused = store.holds(&["no id".to_owned()]).await;
+    ensure!(matches!(refused, Err(VectorError::Invalid(_))));
     Ok(())
 }
 

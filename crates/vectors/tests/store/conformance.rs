@@ -93,6 +93,6 @@ async fn a_server_that_is_not_there_is_named() {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's only configuration")]
-fn qdrant_url() -> Option<String> {
+pub fn qdrant_url() -> Option<String> {
     std::env::var("QDRANT_URL").ok()
 }

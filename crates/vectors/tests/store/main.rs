@@ -6,4 +6,5 @@ mod conformance;
 mod folder;
 mod killed;
 mod owned;
+mod places;
 mod support;

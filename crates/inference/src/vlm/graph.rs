@@ -49,13 +49,14 @@ impl Graph {
         let files = ["vision_encoder", "embed_tokens", "decoder_model_merged"]
             .map(|name| weights::file(directory, name, options.precision));
         let paths = weights::checked(&files)?;
-        heap::give_back_large_blocks();
         // The largest first: while it is loaded there are copies of it, and nothing else yet.
         let decoder =
             onnx::open_session(&files[2], options.device, options.threads, Memory::Returned)?;
+        heap::give_back();
         let vision = onnx::open_session(&files[0], options.device, options.threads, Memory::Kept)?;
         // One row of a table for each token: nothing to spread over threads.
         let embed = onnx::open_session(&files[1], options.device, 1, Memory::Returned)?;
+        heap::give_back();
         check_vision(&vision, pixels)
             .map_err(|problem| InferenceError::unsupported(&files[0], problem))?;
         let width = float(embed.outputs(), "inputs_embeds")

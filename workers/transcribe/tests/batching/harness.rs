@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
 use sightline_bus::embedded::EmbeddedServer;
-use sightline_bus::{Bus, BusConfig, ObservationKind, StreamName, Subject};
+use sightline_bus::{
+    Bus, BusConfig, Handler, ObservationKind, Outgoing, Received, Refusal, StreamName, Subject,
+    Work,
+};
 use sightline_catalog::{Catalog, Entry};
 use sightline_inference::{InferenceError, Speech, Transcriber, Transcript};
 use sightline_proto::ids;
@@ -23,6 +27,7 @@ use sightline_service::admin::Readiness;
 use sightline_service::clock::{Clock, ManualClock};
 use sightline_service::metrics::Metrics;
 use sightline_transcribe::{Config, Deps, Error};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -150,32 +155,12 @@ impl Platform {
 
     /// All batches of an index, once there are as many, in the order in which they came.
     pub async fn batches(&self, index: &str, count: usize) -> Result<Vec<Observation>> {
-        self.batches_in(
-            StreamName::Observations,
-            "obs.*.audio_scene.*",
-            index,
-            count,
-        )
-        .await
-    }
-
-    /// The same of those that wait for this model.
-    pub async fn texts(&self, model: &str, index: &str, count: usize) -> Result<Vec<Observation>> {
-        let filter = format!("texts.{model}.{index}");
-        self.batches_in(StreamName::Texts, &filter, index, count)
-            .await
-    }
-
-    async fn batches_in(
-        &self,
-        stream: StreamName,
-        filter: &str,
-        index: &str,
-        count: usize,
-    ) -> Result<Vec<Observation>> {
         let waiting = async {
             loop {
-                let found = self.bus.read::<Observation>(stream, filter, 10_000).await?;
+                let found = self
+                    .bus
+                    .read::<Observation>(StreamName::Observations, "obs.*.audio_scene.*", 10_000)
+                    .await?;
                 let found = found.into_iter().map(|received| received.message);
                 let found: Vec<_> = found
                     .filter(|o| body(o).is_ok_and(|body| body.index_id == index))
@@ -189,6 +174,33 @@ impl Platform {
         timeout(LONG, waiting)
             .await
             .with_context(|| format!("{index} never had {count} batches"))?
+    }
+
+    /// Takes the batches of an index that this model is to read, until there were as many.
+    pub async fn texts(&self, model: &str, index: &str, count: usize) -> Result<Vec<Observation>> {
+        let work = Work {
+            stream: StreamName::Texts,
+            durable: format!("texts-{model}"),
+            filter: format!("texts.{model}.{index}"),
+            concurrency: 1,
+            ack_wait: LONG,
+            deadline: LONG,
+            max_deliver: -1,
+        };
+        let (sender, mut taken) = mpsc::channel(100);
+        let working = sightline_bus::work(&self.bus, work, Taking(sender), Shutdown::new());
+        let mut found = Vec::new();
+        let taking = async {
+            while found.len() < count {
+                found.extend(taken.recv().await);
+            }
+        };
+        tokio::select! {
+            worked = working => worked?,
+            taken = timeout(LONG, taking) => taken
+                .with_context(|| format!("{index} never had {count} batches to read"))?,
+        }
+        Ok(found)
     }
 
     /// Lets time pass, ten seconds at a time, until an index has as many batches.
@@ -266,6 +278,17 @@ pub async fn serve(config: &BusConfig, clock: Arc<dyn Clock>) -> Result<Worker> 
         shutdown,
         served,
     })
+}
+
+/// Takes batches in place of a model.
+struct Taking(mpsc::Sender<Observation>);
+
+#[async_trait]
+impl Handler<Observation> for Taking {
+    async fn handle(&self, received: &Received<Observation>) -> Result<Vec<Outgoing>, Refusal> {
+        let _ = self.0.send(received.message.clone()).await;
+        Ok(Vec::new())
+    }
 }
 
 /// There is no speech here.

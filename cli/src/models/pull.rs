@@ -15,7 +15,8 @@ use sightline_egress::Opened;
 use super::hub::{Hub, Listed};
 use super::registry::{Digest, MANIFEST, Manifest, Model};
 
-/// How often a broken download is taken up again before the command gives up; it goes on from there the next time.
+/// How often a download may break in a row without a byte of progress before the command gives up; it goes on from there the
+/// next time.
 const TRIES: u32 = 5;
 /// How long the first pause between two tries is; each further one is twice as long.
 pub const PAUSE: Duration = Duration::from_millis(500);
@@ -125,9 +126,11 @@ impl Pull<'_> {
         let before = self.bar.position();
         let mut commit = None;
         if !done.exists() {
-            let mut tries = 0;
+            let (mut tries, mut had) = (0, size(&part));
             while let Err(error) = self.rest(&part, path, listed, before, &mut commit).await {
-                tries += 1;
+                let now = size(&part);
+                tries = if now > had { 1 } else { tries + 1 };
+                had = now;
                 if tries == TRIES || error.downcast_ref::<Gone>().is_some() {
                     return Err(error.context(format!(
                         "{path} was not pulled; the same command goes on with it"
@@ -173,7 +176,7 @@ impl Pull<'_> {
         before: u64,
         commit: &mut Option<String>,
     ) -> Result<()> {
-        let mut have = fs::metadata(part).map_or(0, |known| known.len());
+        let mut have = size(part);
         if have >= listed.size && part.exists() {
             return Ok(());
         }
@@ -250,6 +253,11 @@ impl Pull<'_> {
 #[derive(Debug, thiserror::Error)]
 #[error("the disk does not take it")]
 struct Gone(#[source] io::Error);
+
+/// How much of a file is there.
+fn size(file: &Path) -> u64 {
+    fs::metadata(file).map_or(0, |known| known.len())
+}
 
 /// Whether an answer begins at byte `from`.
 fn goes_on(opened: &Opened, from: u64) -> bool {

@@ -104,11 +104,10 @@ fn letters(word: &str) -> String {
 /// Servers say `en` or `english`.
 fn language(said: &str) -> String {
     let said = said.to_lowercase();
-    // The library panics at a null byte.
-    let id = Some(&said).filter(|said| said.is_ascii() && !said.contains('\0'));
-    let known = id
-        .and_then(|said| whisper_rs::get_lang_id(said))
-        .and_then(whisper_rs::get_lang_str);
+    // The library panics at a null byte, and complains aloud of what it does not know.
+    let word = !said.is_empty() && said.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let id = word.then(|| whisper_rs::get_lang_id(&said)).flatten();
+    let known = id.and_then(whisper_rs::get_lang_str);
     known.unwrap_or_default().to_owned()
 }
 

@@ -334,6 +334,10 @@ impl Inner {
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
                 unavailable(url, answer, message)
             }
+            // llama.cpp calls an input that it will never take a fault of its own.
+            StatusCode::INTERNAL_SERVER_ERROR if message.contains("too large to process") => {
+                refused(url, number, message)
+            }
             _ if status.is_server_error() => unavailable(url, answer, message),
             _ if status.is_redirection() => {
                 let problem =

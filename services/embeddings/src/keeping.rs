@@ -12,7 +12,7 @@ use sightline_inference::Embedder;
 use sightline_service::{Shutdown, chain, failpoint};
 use sightline_vectors::{EmbeddingModel, Named, State, Stores, VectorError};
 use tokio::sync::{Mutex, mpsc};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, interval, sleep};
 
 use crate::filling::Filling;
@@ -62,6 +62,8 @@ pub(crate) struct Keeper {
     sides: HashMap<String, Side>,
     ended: mpsc::Sender<Ended>,
     ends: Option<mpsc::Receiver<Ended>>,
+    /// What is removed in the background.
+    cleaning: JoinSet<()>,
 }
 
 impl Keeper {
@@ -76,6 +78,7 @@ impl Keeper {
             sides: HashMap::new(),
             ended,
             ends: Some(ends),
+            cleaning: JoinSet::new(),
         };
         let state = keeper.keeping.decide().await?;
         keeper.adopt(&state).await?;
@@ -99,6 +102,8 @@ impl Keeper {
             }
         };
         self.keeping.serving.clear();
+        // It has the stores' place, which the next process wants.
+        self.cleaning.shutdown().await;
         for (_, side) in self.sides.drain() {
             side.close().await;
         }
@@ -164,7 +169,7 @@ impl Keeper {
     }
 
     /// Removes stores that are neither in use nor to be, and the bus's consumers of all that are not open, in the background.
-    fn clean_up(&self, state: &State) {
+    fn clean_up(&mut self, state: &State) {
         let named = [&state.current, &state.next].into_iter().flatten();
         let mut consumers = Some(Vec::new());
         for named in named {
@@ -175,7 +180,8 @@ impl Keeper {
                 all
             });
         }
-        self.keeping.clean_up(consumers);
+        while self.cleaning.try_join_next().is_some() {}
+        self.cleaning.spawn(self.keeping.clean_up(consumers));
     }
 
     async fn open_side(&mut self, named: &Named) -> Result<(), VectorError> {
@@ -350,10 +356,10 @@ impl Keeping {
     }
 
     /// Consumers that are not kept are removed, if it is known which are.
-    fn clean_up(&self, keep: Option<Vec<String>>) {
+    fn clean_up(&self, keep: Option<Vec<String>>) -> impl Future<Output = ()> + use<> {
         let (stores, bus) = (Arc::clone(&self.stores), self.parts.bus.clone());
         let changing = Arc::clone(&self.changing);
-        tokio::spawn(async move {
+        async move {
             sleep(LEAVE).await;
             let tidied = {
                 let _nothing_is_begun = changing.lock().await;
@@ -382,7 +388,7 @@ impl Keeping {
                 }
                 Err(error) => tracing::debug!(%error, "consumers are looked through later"),
             }
-        });
+        }
     }
 }
 

@@ -51,6 +51,9 @@ impl Filling<'_> {
         while !self.is_close(&mut told).await {
             sleep(LOOK).await;
         }
+        told.when = None;
+        told.left_on_bus = 0;
+        self.tell(&mut told).await;
         tracing::info!(
             copied = told.copied,
             "the new vector store has what the bus has"

@@ -21,6 +21,8 @@ use crate::{Config, Error, KINDS, Loader, Parts, intake};
 
 /// How often is looked what has changed.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long until a store that could not be opened is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
 /// How long a store that was replaced stays: others may still be searching it.
 const LEAVE: Duration = Duration::from_secs(3);
 /// How long calls may still have it; none takes longer.
@@ -62,8 +64,6 @@ pub(crate) struct Keeper {
     sides: HashMap<String, Side>,
     ended: mpsc::Sender<Ended>,
     ends: Option<mpsc::Receiver<Ended>>,
-    /// What is removed in the background.
-    cleaning: JoinSet<()>,
 }
 
 impl Keeper {
@@ -78,7 +78,6 @@ impl Keeper {
             sides: HashMap::new(),
             ended,
             ends: Some(ends),
-            cleaning: JoinSet::new(),
         };
         let state = keeper.keeping.decide().await?;
         keeper.adopt(&state).await?;
@@ -92,18 +91,29 @@ impl Keeper {
     pub(crate) async fn run(mut self, mut state: State, shutdown: Shutdown) -> Result<(), Error> {
         let mut ends = self.ends.take();
         let mut tidy = interval(TIDY);
-        let ended = loop {
-            tokio::select! {
-                () = shutdown.cancelled() => break None,
-                ended = next_end(&mut ends) => break Some(ended),
-                _ = tidy.tick() => self.clean_up(&state),
-                () = self.keeping.changed(&state) => self.follow(&mut state).await,
-                () = self.fill(&state) => self.follow(&mut state).await,
+        // What is removed in the background.
+        let mut cleaning = JoinSet::new();
+        let ended = 'kept: loop {
+            {
+                // Tidying does not begin the filling anew.
+                let (changed, filled) = (self.keeping.changed(&state), self.fill(&state));
+                tokio::pin!(changed, filled);
+                loop {
+                    tokio::select! {
+                        () = shutdown.cancelled() => break 'kept None,
+                        ended = next_end(&mut ends) => break 'kept Some(ended),
+                        _ = tidy.tick() => self.clean_up(&state, &mut cleaning),
+                        () = &mut changed => break,
+                        () = &mut filled => break,
+                    }
+                }
             }
+            self.follow(&mut state).await;
+            self.clean_up(&state, &mut cleaning);
         };
         self.keeping.serving.clear();
         // It has the stores' place, which the next process wants.
-        self.cleaning.shutdown().await;
+        cleaning.shutdown().await;
         for (_, side) in self.sides.drain() {
             side.close().await;
         }
@@ -132,7 +142,6 @@ impl Keeper {
             seen = self.keeping.stores.state().await?;
         }
         self.adopt(&seen).await?;
-        self.clean_up(&seen);
         *state = seen;
         Ok(())
     }
@@ -151,7 +160,8 @@ impl Keeper {
             }
             tracing::error!(
                 error = chain(&error),
-                "the vector store in use can't be opened: search answers from what the new one has so far"
+                name = current.name,
+                "the vector store in use can't be opened: search answers from what the new one has so far; it is tried again, and removing it goes on without it"
             );
         }
         let names = [state.current.as_ref(), next.as_ref()];
@@ -169,7 +179,7 @@ impl Keeper {
     }
 
     /// Removes stores that are neither in use nor to be, and the bus's consumers of all that are not open, in the background.
-    fn clean_up(&mut self, state: &State) {
+    fn clean_up(&self, state: &State, cleaning: &mut JoinSet<()>) {
         let named = [&state.current, &state.next].into_iter().flatten();
         let mut consumers = Some(Vec::new());
         for named in named {
@@ -180,8 +190,8 @@ impl Keeper {
                 all
             });
         }
-        while self.cleaning.try_join_next().is_some() {}
-        self.cleaning.spawn(self.keeping.clean_up(consumers));
+        while cleaning.try_join_next().is_some() {}
+        cleaning.spawn(self.keeping.clean_up(consumers));
     }
 
     async fn open_side(&mut self, named: &Named) -> Result<(), VectorError> {
@@ -208,6 +218,12 @@ impl Keeper {
             return std::future::pending().await;
         };
         let old = state.current.as_ref();
+        let is_there = |named: &&Named| !named.model.revision.is_empty();
+        let unread = |named: &Named| !self.sides.contains_key(&named.name);
+        if old.filter(is_there).is_some_and(unread) {
+            // What it has must not be left behind because it could not be read once.
+            return sleep(AGAIN).await;
+        }
         let old = old.and_then(|named| self.sides.get(&named.name));
         let filling = Filling {
             stores: self.keeping.stores.as_ref(),

@@ -115,7 +115,13 @@ async fn a_search_has_no_gap_while_the_model_changes() -> Result<()> {
     let everything = service.holds(all(), stored.all().len()).await?;
     assert_records(&everything, &stored.all())?;
     let metrics = service.metrics.encode();
-    assert!(metrics.contains("reindex_done 3"), "{metrics}");
+    let gauge = |name: &str| {
+        let line = metrics.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+    };
+    let done = gauge("sightline_embeddings_reindex_done").context("a gauge")?;
+    assert!(done >= 300, "{done}");
+    assert_eq!(gauge("sightline_embeddings_reindex_total"), Some(done));
     is_alone(&platform).await?;
     service.stop().await?;
     // The new model is the one now, without the old.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use earshot::Detector;
 
-use crate::pitch::{is_tune, period};
+use crate::pitch::period;
 use crate::voice::{self, is_voice};
 
 /// Samples a second.
@@ -260,7 +260,7 @@ impl Cutter {
     fn is_voice(&self, end: usize) -> bool {
         let frames = self.judged.iter().take(end);
         let (scores, periods): (Vec<f32>, Vec<_>) = frames.map(|f| (f.score, f.period)).unzip();
-        is_voice(&scores) && !is_tune(&periods)
+        is_voice(&scores, &periods)
     }
 
     fn speech(&self, end: usize) -> Speech {

@@ -6,6 +6,8 @@
 //! voice; of short words of 23 % and more. Whispering it is never sure of: that is not transcribed. Of single notes it is as
 //! sure as of speech: `pitch` tells them.
 
+use crate::pitch::is_tune;
+
 /// Score of a frame that may be speech.
 pub(crate) const MAYBE: f32 = 0.3;
 /// Score of a frame that is.
@@ -20,18 +22,20 @@ const LEAST: usize = 16;
 const PERCENT: usize = 37;
 const PERCENT_OF_SHORT: usize = 20;
 
-/// Whether somebody speaks in an utterance, from the scores of its frames.
-pub(crate) fn is_voice(scores: &[f32]) -> bool {
+/// Whether somebody speaks in an utterance, from the scores and the pitches (`pitch::period`) of its frames: in 2 s of it, or in
+/// the whole of a shorter one. The rest may be a chime, or music on hold.
+pub(crate) fn is_voice(scores: &[f32], periods: &[Option<usize>]) -> bool {
     if scores.len() <= STRETCH {
         let (sure, maybe) = count(scores);
-        return sure > 0 && sure * 100 >= maybe * PERCENT_OF_SHORT;
+        return sure > 0 && sure * 100 >= maybe * PERCENT_OF_SHORT && !is_tune(periods);
     }
     // The last stretch ends where the utterance does.
     let last = scores.len() - STRETCH;
     let mut starts = (0..last).step_by(STEP).chain([last]);
     starts.any(|start| {
-        let (sure, maybe) = count(&scores[start..start + STRETCH]);
-        maybe >= LEAST && sure * 100 >= maybe * PERCENT
+        let stretch = start..start + STRETCH;
+        let (sure, maybe) = count(&scores[stretch.clone()]);
+        maybe >= LEAST && sure * 100 >= maybe * PERCENT && !is_tune(&periods[stretch])
     })
 }
 
@@ -64,7 +68,31 @@ mod tests {
             // A word after a long noise that the detector does not take for speech.
             (vec![(300, 0.1), (20, 0.95), (30, 0.1)], true),
         ] {
-            assert_eq!(is_voice(&of(&parts)), expected, "{parts:?}");
+            let scores = of(&parts);
+            let periods = vec![None; scores.len()];
+            assert_eq!(is_voice(&scores, &periods), expected, "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn a_voice_beside_a_tune_is_one_and_a_tune_alone_is_none() {
+        let tune = |frames: usize| (0..frames).map(|i| Some(50 + 5 * (i / 20)));
+        let voice = |frames: usize| (0..frames).map(|i| Some(80 + i / 3));
+        for (name, periods, expected) in [
+            ("a tune", tune(100).collect(), false),
+            ("a long tune", tune(1500).collect(), false),
+            ("a voice", voice(100).collect(), true),
+            ("after it", tune(1500).chain(voice(100)).collect(), true),
+            ("before it", voice(100).chain(tune(1500)).collect(), true),
+            (
+                "inside",
+                tune(300).chain(voice(150)).chain(tune(300)).collect(),
+                true,
+            ),
+        ] {
+            let periods: Vec<Option<usize>> = periods;
+            let scores = vec![0.95; periods.len()];
+            assert_eq!(is_voice(&scores, &periods), expected, "{name}");
         }
     }
 }

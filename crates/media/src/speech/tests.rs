@@ -85,6 +85,38 @@ fn noise_and_music_are_no_speech_and_speech_above_them_is() {
 }
 
 #[test]
+fn speech_is_kept_beside_a_chime_and_after_music() {
+    let melody = |milliseconds: usize| {
+        let sounds = sounds::all(milliseconds * RATE / 1000);
+        let melody = sounds.into_iter().find(|(name, _)| *name == "melody");
+        melody.expect("it is one of them").1
+    };
+    let sentence = spoken("the ambulance left at noon and the gate is closed");
+    // No pause is long enough to part them.
+    for (name, before, after) in [
+        ("after a chime", melody(3000), vec![]),
+        ("before a chime", vec![], melody(3000)),
+        ("after music", melody(20_000), vec![]),
+    ] {
+        let found = cut(&[
+            silence(500),
+            before.clone(),
+            silence(200),
+            sentence.clone(),
+            silence(200),
+            after,
+            silence(1000),
+        ]);
+        let said = 700_000 + duration_us(before.len());
+        let (from, to) = (said + 100_000, said + duration_us(sentence.len()));
+        let kept = found
+            .iter()
+            .any(|(start, end)| *start <= from && to <= *end);
+        assert!(kept, "{name}: {found:?}");
+    }
+}
+
+#[test]
 fn what_is_heard_is_told_before_it_is_over() {
     let sentence = spoken("a white car is moving fast on the main road");
     let mut cutter = Cutter::starting_at(0, 0);

@@ -33,7 +33,7 @@ impl Session {
     }
 
     /// As `start_transcription`; with nothing asked for, the language stays as it was.
-    pub(super) async fn have_transcribed(
+    pub(crate) async fn have_transcribed(
         &self,
         rtstream_id: &str,
         asked: Option<(&str, bool)>,

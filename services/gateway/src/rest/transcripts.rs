@@ -8,7 +8,7 @@ use sightline_proto::v1;
 use sightline_proto::v1::stop_transcription_request::Mode;
 use sightline_proto::v1::transcription::State as Doing;
 
-use super::answer::{Answer, Data, renaming};
+use super::answer::{Answer, Data, Refusal, renaming};
 use super::paging::{self, PageQuery};
 use super::request::{Body, Ids, Params, Switch};
 use super::values::{Number, in_words, seconds, some_time, wrong};
@@ -28,7 +28,7 @@ pub(super) struct Transcription {
 }
 
 /// What the engine is told of the speech.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 struct ModelConfig {
     /// ISO 639-1.
     language: Option<String>,
@@ -57,19 +57,7 @@ pub(super) async fn switch(session: Session, ids: Ids, Body(body): Body<Transcri
     };
     let stream = if switch.is_on(["start", "running"], ["stop", "stopped"])? {
         let connection = session.connection(body.ws_connection_id.as_deref()).await?;
-        let config = body.model_config.unwrap_or_default();
-        let request = v1::StartTranscriptionRequest {
-            rtstream_id: ids.id.clone(),
-            translate: config.translates()?,
-            language: config.language.unwrap_or_default(),
-            ..Default::default()
-        };
-        let names = [
-            ("language", "model_config.language"),
-            ("translate", "model_config.task"),
-        ];
-        let started = session.start_transcription(&request).await;
-        let stream = started.map_err(renaming(&names))?;
+        let stream = start(&session, &ids.id, body.model_config).await?;
         let transcript = To::TranscriptOfRtstreamId(ids.id);
         session.tell(&connection, transcript).await?;
         stream
@@ -81,6 +69,29 @@ pub(super) async fn switch(session: Session, ids: Ids, Body(body): Body<Transcri
         session.stop_transcription(&request).await?
     };
     Data::of(shown(&stream))
+}
+
+/// Starts it. Who says nothing of the speech leaves it as others have it, as an audio index does.
+async fn start(
+    session: &Session,
+    id: &str,
+    config: Option<ModelConfig>,
+) -> Result<v1::RtStream, Refusal> {
+    let Some(config) = config else {
+        return Ok(session.have_transcribed(id, None).await?);
+    };
+    let request = v1::StartTranscriptionRequest {
+        rtstream_id: id.to_owned(),
+        translate: config.translates()?,
+        language: config.language.unwrap_or_default(),
+        ..Default::default()
+    };
+    let names = [
+        ("language", "model_config.language"),
+        ("translate", "model_config.task"),
+    ];
+    let started = session.start_transcription(&request).await;
+    started.map_err(renaming(&names))
 }
 
 /// The clients' words for it differ.

@@ -63,6 +63,27 @@ async fn transcription_is_switched_on_and_off() {
 }
 
 #[tokio::test]
+async fn a_start_that_says_nothing_of_the_speech_leaves_its_language() {
+    let gateway = Gateway::start().await;
+    let stream = gateway.connect("x", Value::Null).await;
+    let path = format!("/rtstream/{stream}/transcription");
+    let english = json!({"action": "start", "model_config": {"language": "en"}});
+    for (body, language) in [
+        (json!({"action": "start"}), ""),
+        (english, "en"),
+        (json!({"action": "start"}), "en"),
+        (json!({"action": "stop"}), "en"),
+        (json!({"action": "start", "model_config": null}), "en"),
+        (json!({"action": "start", "model_config": {}}), ""),
+    ] {
+        gateway.ask("POST", &path, body.clone()).await;
+        let record = gateway.catalog.fetch::<RtStreamRecord>(&stream).await;
+        let record = record.expect("answers").expect("a record");
+        assert_eq!(record.value.language, language, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn links_and_exports_are_of_the_whole_recording() {
     let gateway = Gateway::start().await;
     let stream = gateway.connect("Front door", json!({"store": true})).await;

@@ -1,6 +1,9 @@
 //! Handles one utterance.
+//!
+//! While the model can't be had, which a remote one may not be for hours, utterances are held: none is given up for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -8,16 +11,21 @@ use sightline_bus::{ObservationKind, Outgoing, Received, Refusal, Subject};
 use sightline_inference::whisper::SAMPLE_RATE;
 use sightline_inference::{InferenceError, Speech, Transcript};
 use sightline_proto::internal::{AudioChunk, RtStreamRecord, RunRecord};
-use sightline_service::chain;
-use tokio::sync::Semaphore;
+use sightline_service::{Shutdown, chain};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{sleep, timeout};
 
 use crate::metrics::{Outcome, TranscribeMetrics};
 use crate::observations::{Span, transcripts};
 use crate::{Config, Deps};
 
-/// How long to wait before an utterance is tried again after a fault that may pass.
-const PAUSE: Duration = Duration::from_secs(2);
+/// How long to hold back when the model can't be had, doubled with each further try …
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// … up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long an utterance that is not over is waited for: nobody reads its line after that.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of a 16 bit sample.
 const SAMPLE_BYTES: usize = 2;
 
@@ -28,6 +36,11 @@ pub(crate) struct Handler {
     pub(crate) metrics: TranscribeMetrics,
     /// Bounds the threads that transcribe utterances that are over, those that nobody waits for any more included.
     busy: Arc<Semaphore>,
+    /// The same for one that is not over.
+    telling: Arc<Semaphore>,
+    /// Whether the model could not be had when it was last asked.
+    away: AtomicBool,
+    shutdown: Shutdown,
 }
 
 /// Handles utterances that are over.
@@ -42,13 +55,24 @@ pub(crate) enum Unheard {
     /// The thread is gone.
     #[error("the model failed")]
     Panicked(#[from] JoinError),
+    /// It is too late for a line.
+    #[error("the model took longer than {PATIENCE:?}")]
+    Late,
 }
 
 impl Handler {
-    pub(crate) fn new(config: Config, deps: Deps, metrics: TranscribeMetrics) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        deps: Deps,
+        metrics: TranscribeMetrics,
+        shutdown: Shutdown,
+    ) -> Self {
         Self {
             metrics,
             busy: Arc::new(Semaphore::new(config.concurrency.max(1))),
+            telling: Arc::new(Semaphore::new(1)),
+            away: AtomicBool::new(false),
+            shutdown,
             config,
             deps,
         }
@@ -62,9 +86,12 @@ impl Handler {
         self.deps.transcriber.revision()
     }
 
-    /// Whether every thread has an utterance that is over.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.busy.available_permits() == 0
+    /// A thread for an utterance that is not over; none while every other one has what is over, or the last such one is not done.
+    pub(crate) fn spare(&self) -> Option<OwnedSemaphorePermit> {
+        if self.busy.available_permits() == 0 {
+            return None;
+        }
+        Arc::clone(&self.telling).try_acquire_owned().ok()
     }
 
     /// Whether a worker cut the utterance after it had lost its lease: the next one cuts it again, perhaps a sample later.
@@ -109,21 +136,23 @@ impl Handler {
         Ok((span, samples))
     }
 
-    /// Has the model listen, on a thread of its own.
-    pub(crate) async fn hear(
+    /// Has the model listen to what is not over, for as long as anybody wants to know.
+    pub(crate) async fn hear_soon(
         &self,
         samples: Vec<f32>,
         chunk: &AudioChunk,
+        spare: OwnedSemaphorePermit,
     ) -> Result<Transcript, Unheard> {
-        self.hear_holding(samples, chunk, ()).await
+        let heard = timeout(PATIENCE, self.hear(samples, chunk, spare)).await;
+        heard.unwrap_or(Err(Unheard::Late))
     }
 
-    /// As `hear`; `held` goes when the thread is done, even where nobody waits for it any more.
-    async fn hear_holding(
+    /// Has the model listen, on a thread of its own; `held` goes when that is done, even where nobody waits for it any more.
+    async fn hear(
         &self,
         samples: Vec<f32>,
         chunk: &AudioChunk,
-        held: impl Send + 'static,
+        held: OwnedSemaphorePermit,
     ) -> Result<Transcript, Unheard> {
         let (transcriber, speech) = (Arc::clone(&self.deps.transcriber), self.speech(chunk));
         let listening = spawn_blocking(move || {
@@ -133,14 +162,49 @@ impl Handler {
         Ok(listening.await??)
     }
 
-    async fn transcribe(&self, chunk: &AudioChunk) -> Result<Vec<Outgoing>, Refusal> {
-        let samples = self.samples(chunk);
-        let (span, samples) = samples.map_err(|reason| Refusal::Reject { reason })?;
+    /// Tries until the model has listened, or nobody wants to know what was said.
+    async fn hold(&self, chunk: &AudioChunk) -> Result<Vec<Outgoing>, Refusal> {
+        let mut pause = FIRST_PAUSE;
+        while !self.is_dropped(chunk) {
+            let samples = self.samples(chunk);
+            let (span, samples) = samples.map_err(|reason| Refusal::Reject { reason })?;
+            let reason = match self.transcribe(chunk, span, samples).await {
+                Ok(transcripts) => {
+                    if self.away.swap(false, Ordering::Relaxed) {
+                        tracing::info!("the model listens again");
+                    }
+                    return Ok(transcripts);
+                }
+                Err(Unheard::Model(error)) if !matches!(error, InferenceError::InvalidInput(_)) => {
+                    chain(&error)
+                }
+                Err(error) => return Err(refusal(&error)),
+            };
+            if !self.away.swap(true, Ordering::Relaxed) {
+                tracing::warn!(reason, "utterances are held until the model listens");
+            }
+            if pause == FIRST_PAUSE {
+                self.metrics.ended(Outcome::Held);
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.shutdown.cancelled() => return Err(retry(reason)),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Ok(Vec::new())
+    }
+
+    async fn transcribe(
+        &self,
+        chunk: &AudioChunk,
+        span: Span,
+        samples: Vec<f32>,
+    ) -> Result<Vec<Outgoing>, Unheard> {
         let permit = Arc::clone(&self.busy).acquire_owned().await;
-        let permit = permit.map_err(|closed| retry(closed.to_string()))?;
+        let permit = permit.expect("nobody closes it");
         let started = Instant::now();
-        let heard = self.hear_holding(samples, chunk, permit).await;
-        let heard = heard.map_err(refusal)?;
+        let heard = self.hear(samples, chunk, permit).await?;
         self.metrics
             .seconds
             .observe(started.elapsed().as_secs_f64());
@@ -183,7 +247,7 @@ impl sightline_bus::Handler<AudioChunk> for Finals {
             handler.metrics.ended(Outcome::Dropped);
             return Ok(Vec::new());
         }
-        let transcribed = handler.transcribe(chunk).await;
+        let transcribed = handler.hold(chunk).await;
         if handler.is_dropped(chunk) {
             handler.metrics.ended(Outcome::Dropped);
             return Ok(Vec::new());
@@ -198,16 +262,16 @@ impl sightline_bus::Handler<AudioChunk> for Finals {
 
 fn retry(reason: String) -> Refusal {
     Refusal::Retry {
-        after: PAUSE,
+        after: FIRST_PAUSE,
         reason,
     }
 }
 
 /// What is wrong with the utterance itself, or with what is wanted of it, stays wrong.
-fn refusal(error: Unheard) -> Refusal {
-    let reason = chain(&error);
+fn refusal(error: &Unheard) -> Refusal {
+    let reason = chain(error);
     match error {
-        Unheard::Model(InferenceError::InvalidInput(_)) => Refusal::Reject { reason },
-        _ => retry(reason),
+        Unheard::Model(_) => Refusal::Reject { reason },
+        Unheard::Panicked(_) | Unheard::Late => retry(reason),
     }
 }

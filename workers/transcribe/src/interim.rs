@@ -1,13 +1,15 @@
 //! Interim lines: what is heard so far of an utterance that is not over, told to whoever listens at this moment.
 //!
 //! Utterances that are over never wait for them: they have threads of their own, and where all of those are taken nothing interim
-//! is transcribed at all. One at a time is; the next ones wait until whoever asked has lost patience.
+//! is transcribed at all. One at a time is, and for a line that is not there soon nobody waits; while its thread is still at it, there
+//! are no others.
 
 use std::sync::Arc;
 
 use sightline_bus::{Ask, Bus, BusError};
 use sightline_proto::internal::{AudioChunk, Observation};
 use sightline_service::{Shutdown, chain};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::handler::Handler;
 use crate::metrics::Interim;
@@ -39,10 +41,10 @@ pub(crate) async fn run(
 }
 
 async fn tell(bus: &Bus, handler: &Handler, chunk: &AudioChunk) -> Interim {
-    if handler.is_busy() {
+    let Some(spare) = handler.spare() else {
         return Interim::Busy;
-    }
-    let line = match line(handler, chunk).await {
+    };
+    let line = match line(handler, chunk, spare).await {
         Ok(Some(line)) => line,
         Ok(None) => return Interim::Nothing,
         Err(reason) => {
@@ -59,12 +61,16 @@ async fn tell(bus: &Bus, handler: &Handler, chunk: &AudioChunk) -> Interim {
     }
 }
 
-async fn line(handler: &Handler, chunk: &AudioChunk) -> Result<Option<Observation>, String> {
+async fn line(
+    handler: &Handler,
+    chunk: &AudioChunk,
+    spare: OwnedSemaphorePermit,
+) -> Result<Option<Observation>, String> {
     if handler.is_stale(chunk) || handler.is_dropped(chunk) {
         return Ok(None);
     }
     let (span, samples) = handler.samples(chunk)?;
-    let heard = handler.hear(samples, chunk).await;
+    let heard = handler.hear_soon(samples, chunk, spare).await;
     let heard = heard.map_err(|error| chain(&error))?;
     // Its speech may have been dropped meanwhile.
     if handler.is_dropped(chunk) {

@@ -30,10 +30,10 @@ use metrics::TranscribeMetrics;
 const PART: &str = "transcribe";
 /// After how long without a heartbeat an utterance goes to another worker.
 const ACK_WAIT: Duration = Duration::from_secs(5);
-/// How long one utterance of at most 28 s may take.
-const DEADLINE: Duration = Duration::from_secs(120);
-/// Speech is kept for hours, so a fault that passes may cost several tries.
-const MAX_DELIVER: i64 = 5;
+/// How long an utterance is held in hand before it goes back to the bus.
+const DEADLINE: Duration = Duration::from_secs(600);
+/// So often, held for so long, an utterance is taken until it expires on the bus. One that kills whoever hears it is given up sooner.
+const MAX_DELIVER: i64 = 40;
 
 /// How the worker behaves.
 #[derive(Debug, Clone)]
@@ -99,9 +99,9 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
         clock: Arc::clone(&deps.clock),
         scenes: metrics.scenes.clone(),
     };
-    let handler = Arc::new(Handler::new(config, deps, metrics));
-    readiness.set(PART, true);
     let stop = shutdown.child_token();
+    let handler = Arc::new(Handler::new(config, deps, metrics, stop.clone()));
+    readiness.set(PART, true);
     let finals = Finals(Arc::clone(&handler));
     let (worked, told, batched) = tokio::join!(
         ending(&stop, sightline_bus::work(&bus, work, finals, stop.clone())),

@@ -14,6 +14,8 @@ pub(crate) enum Outcome {
     Stale,
     /// Transcription was stopped at once.
     Dropped,
+    /// The model can't be had, and it waits.
+    Held,
     /// It could not be transcribed.
     Failed,
 }
@@ -25,7 +27,7 @@ pub(crate) enum Interim {
     Told,
     /// There was nothing to tell.
     Nothing,
-    /// Utterances that are over come first.
+    /// Utterances that are over come first, or the last one that was not is still under way.
     Busy,
     /// It could not be transcribed or told.
     Failed,
@@ -48,7 +50,7 @@ impl TranscribeMetrics {
         Self {
             utterances: metrics.register(
                 "sightline_transcribe_utterances",
-                "Utterances taken from the bus, by what became of them.",
+                "Utterances taken from the bus, by what became of them; held: the model could not be had, and they wait.",
                 Family::default(),
             ),
             interim: metrics.register(
@@ -89,6 +91,7 @@ impl TranscribeMetrics {
             Outcome::Transcribed => "transcribed",
             Outcome::Stale => "stale",
             Outcome::Dropped => "dropped",
+            Outcome::Held => "held",
             Outcome::Failed => "failed",
         };
         self.utterances.get_or_create(&[("outcome", outcome)]).inc();

@@ -1,7 +1,7 @@
 //! The worker on a real nats-server with the real demo model: utterances in, transcripts out.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -151,9 +151,10 @@ fn serve(
     (shutdown, worker)
 }
 
-/// The demo model behind a gate that a test may close, counting the calls.
+/// The demo model behind a gate that a test may close, counting the calls. A test may take it away as well.
 struct Gated {
     model: Whisper,
+    away: AtomicBool,
     open: Mutex<bool>,
     moved: Condvar,
     called: AtomicUsize,
@@ -164,6 +165,7 @@ impl Gated {
     fn load() -> Result<Self> {
         Ok(Self {
             model: Whisper::load(&models().join("ggml-demo.en-q5_1.bin"), 1)?,
+            away: AtomicBool::new(false),
             open: Mutex::new(true),
             moved: Condvar::new(),
             called: AtomicUsize::new(0),
@@ -185,6 +187,12 @@ impl Transcriber for Gated {
     fn transcribe(&self, pcm: &[f32], speech: &Speech) -> Result<Transcript, InferenceError> {
         self.speech.lock().unwrap().push(speech.clone());
         self.called.fetch_add(1, Ordering::SeqCst);
+        if self.away.load(Ordering::SeqCst) {
+            return Err(InferenceError::Run {
+                what: "asking the remote model",
+                source: "nobody listens there".into(),
+            });
+        }
         let open = self.open.lock().unwrap();
         drop(self.moved.wait_while(open, |open| !*open).unwrap());
         self.model.transcribe(pcm, speech)
@@ -480,6 +488,71 @@ async fn the_model_is_told_the_language_that_the_stream_has() -> Result<()> {
         .map(|s| (s.language.as_deref(), s.translate))
         .collect();
     assert_eq!(told, [(Some("en"), false), (Some("de"), true)]);
+    platform.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_utterance_is_held_while_the_model_is_away() -> Result<()> {
+    let mut platform = Platform::start().await?;
+    platform.model.away.store(true, Ordering::SeqCst);
+    platform
+        .publish(&chunk(EPOCH_US, example("ex1.wav")?))
+        .await?;
+    let held = "sightline_transcribe_utterances_total{outcome=\"held\"} 1";
+    platform.counted(held).await?;
+    let called = async {
+        while platform.model.called.load(Ordering::SeqCst) < 3 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, called).await.context("it was not held")?;
+    platform.counted(held).await?;
+    // A worker that stops gives it back at once, and the next one has it.
+    platform.shutdown.cancel();
+    timeout(Duration::from_secs(5), &mut platform.worker)
+        .await
+        .context("it waits for the model")???;
+    let (bus, catalog) = (&platform.bus, &platform.catalog);
+    platform.metrics = Metrics::default();
+    (platform.shutdown, platform.worker) =
+        serve(ENGINE, bus, catalog, &platform.metrics, &platform.model);
+    platform.counted(held).await?;
+    platform.model.away.store(false, Ordering::SeqCst);
+    let found = platform.transcripts(1).await?;
+    assert_eq!(
+        transcript(&found[0])?.text,
+        "The train is eleven minutes late."
+    );
+    assert_eq!(platform.letters(0).await?, []);
+    platform.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_line_that_is_late() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.model.set_gate(false);
+    let so_far = chunk(EPOCH_US, example("ex1.wav")?);
+    let ask = || {
+        let ask = Ask::Interim(ENGINE);
+        platform.bus.ask::<()>(ask, &so_far, LONG)
+    };
+    // Until the worker has subscribed, the bus says at once that nobody is there.
+    let asking = async {
+        while ask().await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LONG, asking).await?;
+    platform
+        .counted("sightline_transcribe_interim_total{outcome=\"failed\"} 1")
+        .await?;
+    // The thread is still at it: there is no second one.
+    timeout(LONG, ask()).await??;
+    platform
+        .counted("sightline_transcribe_interim_total{outcome=\"busy\"} 1")
+        .await?;
+    assert_eq!(platform.model.called.load(Ordering::SeqCst), 1);
+    platform.model.set_gate(true);
     platform.stop().await
 }
 

@@ -172,6 +172,11 @@ impl Reply {
         kept.get_or_insert(outcome);
     }
 
+    /// Returns when nobody waits for answers any more.
+    pub(crate) async fn unwanted(&self) {
+        self.answers.closed().await;
+    }
+
     /// Whether anybody waits for answers.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.answers.is_closed()

@@ -7,7 +7,7 @@ use sightline_bus::{Ask, Bus};
 use sightline_inference::{About, InferenceError, Job};
 use sightline_proto::internal::{JudgeRequest, JudgeResponse};
 use sightline_service::{Shutdown, chain};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::asking::{Asking, Unanswered};
 
@@ -15,6 +15,8 @@ use crate::asking::{Asking, Unanswered};
 const AT_ONCE: usize = 1;
 /// How long to hold back when the bus takes no subscription.
 const PAUSE: Duration = Duration::from_millis(500);
+/// For how long somebody who asked waits.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Whose turn it is.
 const STREAM: &str = "past";
 
@@ -35,7 +37,8 @@ pub(crate) async fn run(bus: &Bus, model: &str, asking: Asking, shutdown: Shutdo
 }
 
 async fn answer(asking: &Asking, question: JudgeRequest) -> JudgeResponse {
-    let error = match judge(asking, question).await {
+    let judged = timeout(PATIENCE, judge(asking, question)).await;
+    let error = match judged.unwrap_or(Err(Unanswered::Expired)) {
         Ok(probabilities) => {
             return JudgeResponse {
                 probabilities,
@@ -46,6 +49,7 @@ async fn answer(asking: &Asking, question: JudgeRequest) -> JudgeResponse {
         Err(Unanswered::Failed(error)) => chain(&error),
         Err(Unanswered::Stopped(reason)) => reason,
         Err(Unanswered::Expired) => "the model is too busy".to_owned(),
+        Err(Unanswered::Gone) => "the model has stopped".to_owned(),
     };
     JudgeResponse {
         error,

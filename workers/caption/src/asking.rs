@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sightline_inference::{Answer, Answers, Describer, InferenceError, Job, Outcome, SubmitError};
+use sightline_service::Shutdown;
 use sightline_service::clock::Clock;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -24,8 +25,10 @@ pub(crate) enum Unanswered {
     Expired,
     /// The model can't take it, or failed.
     Failed(InferenceError),
-    /// The model stops, or the thread that handed the job over did.
+    /// Something else than the model is missing, perhaps not for long.
     Stopped(String),
+    /// The model has stopped: it answers nothing any more.
+    Gone,
 }
 
 /// Hands jobs to the model; clones share it.
@@ -35,11 +38,14 @@ pub(crate) struct Asking {
     clock: Arc<dyn Clock>,
     submitting: Arc<Semaphore>,
     metrics: CaptionMetrics,
+    gone: Shutdown,
 }
 
 impl Asking {
-    pub(crate) fn new(deps: &Deps, metrics: CaptionMetrics) -> Self {
+    /// `gone` is cancelled when the model turns out to have stopped.
+    pub(crate) fn new(deps: &Deps, metrics: CaptionMetrics, gone: Shutdown) -> Self {
         Self {
+            gone,
             describer: Arc::clone(&deps.describer),
             clock: Arc::clone(&deps.clock),
             submitting: Arc::new(Semaphore::new(AT_ONCE)),
@@ -64,8 +70,9 @@ impl Asking {
                 Ok(Ok(answers)) => break answers,
                 Ok(Err(SubmitError::Busy)) => sleep(PAUSE).await,
                 Ok(Err(SubmitError::Invalid(error))) => return Err(Unanswered::Failed(error)),
-                Ok(Err(stopped @ SubmitError::Stopped)) => {
-                    return Err(Unanswered::Stopped(stopped.to_string()));
+                Ok(Err(SubmitError::Stopped)) => {
+                    self.gone.cancel();
+                    return Err(Unanswered::Gone);
                 }
                 Err(panicked) => return Err(Unanswered::Stopped(panicked.to_string())),
             }
@@ -73,6 +80,7 @@ impl Asking {
         Ok(Asked {
             answers,
             metrics: self.metrics.clone(),
+            gone: self.gone.clone(),
             started,
             verdicts: vec![None; questions],
             unjudged: questions,
@@ -87,6 +95,7 @@ impl Asking {
 pub(crate) struct Asked {
     answers: Answers,
     metrics: CaptionMetrics,
+    gone: Shutdown,
     started: Instant,
     verdicts: Vec<Option<f32>>,
     unjudged: usize,
@@ -183,7 +192,8 @@ impl Asked {
             Some(Outcome::Expired) => Ok(true),
             Some(Outcome::Failed(error)) => Err(Unanswered::Failed(error)),
             Some(Outcome::Stopped) | None => {
-                Err(Unanswered::Stopped("the model has stopped".to_owned()))
+                self.gone.cancel();
+                Err(Unanswered::Gone)
             }
         }
     }

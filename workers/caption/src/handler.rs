@@ -23,8 +23,10 @@ use crate::plan::{Plan, Plans, Wanted};
 use crate::reuse::{Grey, Reuse, grey};
 use crate::{BUDGET, Config, Deps};
 
-/// How long to wait before a window is tried again after a fault that may pass.
+/// How long to wait before a window is tried again after a fault that may pass, doubled with each further try …
 const PAUSE: Duration = Duration::from_secs(1);
+/// … up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// How long windows under way are waited for at shutdown; the process ends after 30 s. Others are given back.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -69,6 +71,34 @@ impl Handler {
             metrics,
             shutdown,
             deps,
+        }
+    }
+
+    /// Tries until the model has answered or nobody wants to know any more: a model elsewhere may be away for a while, and the bus
+    /// hands a window out twice only.
+    async fn hold(&self, look: &Look<'_>) -> Result<Vec<Outgoing>, Unanswered> {
+        let mut pause = PAUSE;
+        loop {
+            let unanswered = match self.answer(look).await {
+                Err(unanswered) if may_pass(&unanswered) => unanswered,
+                answered => return answered,
+            };
+            if self.shutdown.is_cancelled() {
+                return Err(unanswered);
+            }
+            tracing::debug!(?unanswered, window = look.window.id, "a window is held");
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.shutdown.cancelled() => return Err(unanswered),
+            }
+            if self.deps.clock.now_us() > look.expires_us {
+                tracing::warn!(
+                    ?unanswered,
+                    "a window got too old before the model answered"
+                );
+                return Err(Unanswered::Expired);
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -227,7 +257,7 @@ impl sightline_bus::Handler<FrameWindow> for Handler {
                 expires_us: self.expires_us(window),
                 grey: brightness(window, &plan).await?,
             };
-            self.answer(&look).await
+            self.hold(&look).await
         };
         let answered = tokio::select! {
             answered = answering => answered,
@@ -279,6 +309,23 @@ async fn brightness(window: &FrameWindow, plan: &Plan) -> Result<Option<Grey>, U
     }
 }
 
+/// Whether the window's next try may do better.
+fn may_pass(unanswered: &Unanswered) -> bool {
+    match unanswered {
+        Unanswered::Failed(error) => !is_the_windows(error),
+        Unanswered::Stopped(_) => true,
+        Unanswered::Expired | Unanswered::Gone => false,
+    }
+}
+
+/// Whether the window itself is what is wrong: it stays so.
+fn is_the_windows(error: &InferenceError) -> bool {
+    matches!(
+        error,
+        InferenceError::Image { .. } | InferenceError::InvalidInput(_)
+    )
+}
+
 /// What is wrong with the window itself stays wrong; what is too old is dropped.
 fn refusal(unanswered: Unanswered) -> Result<Vec<Outgoing>, Refusal> {
     let retry = |reason| Refusal::Retry {
@@ -287,15 +334,11 @@ fn refusal(unanswered: Unanswered) -> Result<Vec<Outgoing>, Refusal> {
     };
     Err(match unanswered {
         Unanswered::Expired => return Ok(Vec::new()),
-        Unanswered::Failed(error) => {
-            let reason = chain(&error);
-            match error {
-                InferenceError::Image { .. } | InferenceError::InvalidInput(_) => {
-                    Refusal::Reject { reason }
-                }
-                _ => retry(reason),
-            }
-        }
+        Unanswered::Failed(error) if is_the_windows(&error) => Refusal::Reject {
+            reason: chain(&error),
+        },
+        Unanswered::Failed(error) => retry(chain(&error)),
         Unanswered::Stopped(reason) => retry(reason),
+        Unanswered::Gone => retry("the model has stopped".to_owned()),
     })
 }

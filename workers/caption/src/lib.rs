@@ -33,10 +33,9 @@ use texts::Reader;
 
 pub use metrics::count_steps;
 
-/// How many windows to have under way with a model that batches: 8 are decoded together, others have been judged or come to
-/// be, and none that comes waits on the bus for a description to end. More would keep more pictures in memory (a megabyte
-/// each) and leave less to other workers.
-pub const UNDER_WAY: usize = 64;
+/// How many windows to have under way with a model that batches: 8 are decoded together, others are judged meanwhile. More
+/// would take from the bus what only waits here: there newer windows take its place, and other workers get it.
+pub const UNDER_WAY: usize = 16;
 
 /// The worker's name among the parts that readiness waits for.
 const PART: &str = "caption";
@@ -88,6 +87,9 @@ pub enum Error {
     /// Its consumer can't be made.
     #[error("windows cannot be taken from the bus")]
     Bus(#[from] BusError),
+    /// The model stopped by itself.
+    #[error("the model {0} has stopped: the log says why; start the worker again")]
+    Model(String),
 }
 
 /// Takes windows until shutdown; those under way are finished, or given back after a while.
@@ -110,7 +112,8 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
     };
     let (bus, readiness) = (deps.bus.clone(), deps.readiness.clone());
     let metrics = CaptionMetrics::register(&deps.metrics);
-    let asking = Asking::new(&deps, metrics.clone());
+    let gone = Shutdown::new();
+    let asking = Asking::new(&deps, metrics.clone(), gone.clone());
     // It ends with the worker, also where that can't go on.
     let stop = shutdown.child_token();
     let judging = asked::run(&bus, &config.model, asking.clone(), stop.clone());
@@ -133,7 +136,17 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
         stop.cancel();
         worked
     };
-    let (worked, read, ()) = tokio::join!(working, reading, judging);
+    let watching = async {
+        tokio::select! {
+            () = gone.cancelled() => stop.cancel(),
+            () = stop.cancelled() => {}
+        }
+    };
+    let (worked, read, (), ()) = tokio::join!(working, reading, judging, watching);
     readiness.set(PART, false);
-    Ok(worked.and(read)?)
+    worked.and(read)?;
+    if gone.is_cancelled() && !shutdown.is_cancelled() {
+        return Err(Error::Model(config.model));
+    }
+    Ok(())
 }

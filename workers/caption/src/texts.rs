@@ -1,11 +1,11 @@
 //! Batches of a transcript, for models that read: what was said is judged for the alerts on its index, then the index's prompt is
 //! applied to it.
 //!
-//! While the model can't be had, which a remote one may not be for hours, batches are held: they stay in the order in which
-//! they came, and none is given up for it.
+//! While the model can't be had, which a remote one may not be for hours, batches are held and none is given up for it. Those of
+//! one index are read one after the other, in the order in which they came: alerts wait for a missing one only so long.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,6 +46,9 @@ const MAX_DELIVER: i64 = 40;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often a description is tried whose verdicts are out, before the scene goes with what was said alone: it may be one that
+/// this model never ends.
+const DESCRIBING: u32 = 10;
 /// How long batches under way are waited for at shutdown; others are given back.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -59,6 +62,22 @@ pub(crate) struct Reader {
     batches: Family<[(&'static str, &'static str); 1], Counter>,
     config: Config,
     shutdown: Shutdown,
+    lanes: Lanes,
+}
+
+/// Who reads a batch of an index has its lane; lanes nobody wants are forgotten.
+#[derive(Default)]
+struct Lanes(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Lanes {
+    async fn enter(&self, index_id: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let lane = {
+            let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+            Arc::clone(lanes.entry(index_id.to_owned()).or_default())
+        };
+        lane.lock_owned().await
+    }
 }
 
 /// Reads batches until shutdown, those under way are finished; nothing where the model reads no text.
@@ -113,23 +132,32 @@ impl Reader {
             ),
             config: config.clone(),
             shutdown,
+            lanes: Lanes::default(),
         }
     }
 
     /// Tries until the model has answered.
     async fn hold(&self, reading: &Reading<'_>) -> Result<Vec<Outgoing>, Refusal> {
-        let mut pause = FIRST_PAUSE;
+        let _turn = self.lanes.enter(&reading.index.id).await;
+        let (mut pause, mut judged, mut described) = (FIRST_PAUSE, false, 0);
         loop {
-            let reason = match self.read(reading).await {
+            described += u32::from(judged);
+            let reason = match self.read(reading, &mut judged).await {
                 Ok(scene) => return Ok(scene.into_iter().collect()),
                 Err(Unanswered::Failed(InferenceError::InvalidInput(reason))) => {
                     tracing::warn!(reason, index = reading.index.id, "a batch is not read");
                     self.metrics.prompts_refused.inc();
                     return Ok(vec![self.scene(reading, None)]);
                 }
+                Err(Unanswered::Failed(error)) if described >= DESCRIBING => {
+                    let reason = chain(&error);
+                    tracing::warn!(reason, index = reading.index.id, "a batch is not described");
+                    return Ok(vec![self.scene(reading, None)]);
+                }
                 Err(Unanswered::Failed(error)) => chain(&error),
                 Err(Unanswered::Stopped(reason)) => reason,
                 Err(Unanswered::Expired) => "the model gave it up".to_owned(),
+                Err(Unanswered::Gone) => "the model has stopped".to_owned(),
             };
             if pause == FIRST_PAUSE {
                 tracing::warn!(
@@ -152,20 +180,30 @@ impl Reader {
 
     /// Has the batch judged and described, publishes the verdicts and returns the scene. In silence nothing happens, and there is
     /// no scene.
-    async fn read(&self, reading: &Reading<'_>) -> Result<Option<Outgoing>, Unanswered> {
+    async fn read(
+        &self,
+        reading: &Reading<'_>,
+        judged: &mut bool,
+    ) -> Result<Option<Outgoing>, Unanswered> {
         if reading.scene.transcript.is_empty() {
             let verdicts = vec![Some(0.0); reading.questions.len()];
             self.publish(reading, verdicts).await?;
             return Ok(None);
         }
-        let job = self.job(reading);
+        let mut job = self.job(reading);
+        if *judged {
+            job.questions.clear();
+        }
         if job.questions.is_empty() && job.prompts.is_empty() {
             return Ok(Some(self.scene(reading, None)));
         }
         let mut asked = self.asking.submit(job).await?;
-        let verdicts = asked.verdicts().await?;
-        self.publish(reading, verdicts).await?;
-        failpoint::hit("texts.after_verdicts");
+        if !*judged {
+            let verdicts = asked.verdicts().await?;
+            self.publish(reading, verdicts).await?;
+            failpoint::hit("texts.after_verdicts");
+            *judged = true;
+        }
         let described = asked.texts().await?;
         if described.expired {
             return Err(Unanswered::Expired);

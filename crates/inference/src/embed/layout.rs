@@ -215,8 +215,7 @@ fn holds(file: &Path, wanted: &[u8]) -> Result<bool, InferenceError> {
         // The end of the part before, so that nothing is cut in two.
         let kept = part.len().saturating_sub(wanted.len());
         part.drain(..kept);
-        let more = reading.by_ref().take(PART as u64);
-        let mut more = more;
+        let mut more = reading.by_ref().take(PART as u64);
         if more.read_to_end(&mut part).map_err(failed)? == 0 {
             return Ok(false);
         }
@@ -232,11 +231,12 @@ fn holds(file: &Path, wanted: &[u8]) -> Result<bool, InferenceError> {
 }
 
 /// Reads a JSON file that has to be there.
-pub(super) fn required<T: DeserializeOwned>(path: &Path) -> Result<T, InferenceError> {
-    optional(path)?.ok_or_else(|| InferenceError::Read {
+fn required<T: DeserializeOwned>(path: &Path) -> Result<T, InferenceError> {
+    let text = fs::read(path).map_err(|source| InferenceError::Read {
         path: path.to_owned(),
-        source: std::io::ErrorKind::NotFound.into(),
-    })
+        source,
+    })?;
+    parse(path, &text)
 }
 
 fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, InferenceError> {
@@ -250,8 +250,10 @@ fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, InferenceErro
             });
         }
     };
-    let value = serde_json::from_slice(&text);
-    value
-        .map(Some)
-        .map_err(|error| InferenceError::unsupported(path, error.to_string()))
+    parse(path, &text).map(Some)
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, InferenceError> {
+    let value = serde_json::from_slice(text);
+    value.map_err(|error| InferenceError::unsupported(path, error.to_string()))
 }

@@ -90,7 +90,7 @@ mod tests {
 
     fn fail(breaker: &Breaker, times: u32) {
         for _ in 0..times {
-            breaker.ask().ok().expect("closed").failed();
+            breaker.ask().expect("closed").failed();
         }
     }
 
@@ -98,19 +98,19 @@ mod tests {
     async fn opens_after_failures_in_a_row_and_lets_one_call_through_afterwards() {
         let breaker = Breaker::default();
         fail(&breaker, FAILURES - 1);
-        breaker.ask().ok().expect("still closed").answered();
+        breaker.ask().expect("still closed").answered();
         fail(&breaker, FAILURES);
         assert_eq!(breaker.ask().err(), Some(PAUSE));
 
         tokio::time::advance(PAUSE).await;
-        let trial = breaker.ask().ok().expect("one is let through");
+        let trial = breaker.ask().expect("one is let through");
         assert!(breaker.ask().is_err(), "but no second beside it");
         trial.failed();
         assert_eq!(breaker.ask().err(), Some(PAUSE), "one failure is enough");
 
         tokio::time::advance(PAUSE).await;
-        drop(breaker.ask().ok().expect("one is let through"));
-        let trial = breaker.ask().ok().expect("the one before gave up");
+        drop(breaker.ask().expect("one is let through"));
+        let trial = breaker.ask().expect("the one before gave up");
         trial.answered();
         fail(&breaker, FAILURES - 1);
         assert!(breaker.ask().is_ok(), "it counts from nought again");

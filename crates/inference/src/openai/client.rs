@@ -103,7 +103,10 @@ struct Inner {
     /// Requests under way, and those among them that may take long.
     slots: Semaphore,
     long: Semaphore,
+    /// Of short answers …
     breaker: Breaker,
+    /// … and of long ones.
+    patient: Breaker,
     /// What the server says about the model, as far as it stays the same.
     about: String,
 }
@@ -120,7 +123,7 @@ pub(super) enum Length {
 /// Leave to have one request under way.
 pub(super) struct Slot<'a> {
     _slot: SemaphorePermit<'a>,
-    _long: Option<SemaphorePermit<'a>>,
+    long: Option<SemaphorePermit<'a>>,
 }
 
 /// What is posted.
@@ -158,6 +161,7 @@ impl Client {
             slots: Semaphore::new(concurrency),
             long: Semaphore::new((concurrency - concurrency.div_ceil(4)).max(1)),
             breaker: Breaker::default(),
+            patient: Breaker::default(),
             about: String::new(),
             options,
         };
@@ -194,12 +198,12 @@ impl Client {
         };
         Slot {
             _slot: self.0.slots.acquire().await.expect(closed),
-            _long: long,
+            long,
         }
     }
 
-    /// Posts while `_slot` is held.
-    pub(super) async fn post(&self, post: &Post, _slot: &Slot<'_>) -> Result<Value, RemoteError> {
+    /// Posts while `slot` is held.
+    pub(super) async fn post(&self, post: &Post, slot: &Slot<'_>) -> Result<Value, RemoteError> {
         let url = self.url(post.path);
         let mut headers = self.0.headers();
         let content_type = HeaderValue::from_str(&post.content_type);
@@ -210,7 +214,12 @@ impl Client {
             headers,
             body: post.body.clone(),
         };
-        self.0.ask(question).await
+        // Long answers that time out say little about short ones.
+        let breaker = match slot.long {
+            Some(_) => &self.0.patient,
+            None => &self.0.breaker,
+        };
+        self.0.ask(question, breaker).await
     }
 
     /// The address that a path of the API has.
@@ -238,7 +247,7 @@ impl Inner {
             headers: self.headers(),
             body: Bytes::new(),
         };
-        let mut answer = match self.repeat(question).await {
+        let mut answer = match self.repeat(question, &self.breaker).await {
             Ok(answer) => answer,
             Err(
                 RemoteError::Missing { .. }
@@ -247,8 +256,12 @@ impl Inner {
             ) => return Ok(None),
             Err(error) => return Err(error),
         };
-        match answer["data"].take() {
-            Value::Array(models) => Ok(Some(models)),
+        let listed = match &mut answer {
+            Value::Object(fields) => fields.remove("data"),
+            _ => None,
+        };
+        match listed {
+            Some(Value::Array(models)) => Ok(Some(models)),
             _ => Err(RemoteError::answer(&url, "it lists no models (field data)")),
         }
     }
@@ -261,8 +274,8 @@ impl Inner {
         }
     }
 
-    async fn ask(&self, question: Question) -> Result<Value, RemoteError> {
-        let answer = self.repeat(question).await;
+    async fn ask(&self, question: Question, breaker: &Breaker) -> Result<Value, RemoteError> {
+        let answer = self.repeat(question, breaker).await;
         let Err(RemoteError::Model { url, model, .. }) = answer else {
             return answer;
         };
@@ -271,10 +284,10 @@ impl Inner {
         Err(RemoteError::Model { url, model, known })
     }
 
-    async fn repeat(&self, question: Question) -> Result<Value, RemoteError> {
+    async fn repeat(&self, question: Question, breaker: &Breaker) -> Result<Value, RemoteError> {
         let mut pause = FIRST_PAUSE;
         for left in (0..=RETRIES).rev() {
-            let error = match self.once(question.clone()).await {
+            let error = match self.once(question.clone(), breaker).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -289,9 +302,9 @@ impl Inner {
         unreachable!("the last try returns")
     }
 
-    async fn once(&self, question: Question) -> Result<Value, RemoteError> {
+    async fn once(&self, question: Question, breaker: &Breaker) -> Result<Value, RemoteError> {
         let url = question.url.clone();
-        let leave = self.breaker.ask().map_err(|again| RemoteError::Paused {
+        let leave = breaker.ask().map_err(|again| RemoteError::Paused {
             url: url.clone(),
             again,
         })?;

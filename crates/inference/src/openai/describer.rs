@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::chat::{self, Judged, Subject};
 use super::client::{Client, Length, Post};
@@ -115,9 +117,12 @@ impl Describer for RemoteDescriber {
         });
         let mut stopped = self.alive.subscribe();
         self.handle.spawn(async move {
+            let asked = run(Arc::clone(&asking), job.questions, job.prompts);
             tokio::select! {
-                () = run(asking, job.questions, job.prompts) => {}
+                () = asked => {}
                 _ = stopped.changed() => {}
+                () = asking.reply.unwanted() => {}
+                () = asking.late() => asking.reply.end(Outcome::Expired),
             }
         });
         Ok(answers)
@@ -153,6 +158,20 @@ async fn run(asking: Arc<Asking>, questions: Vec<String>, prompts: Vec<Prompt>) 
 struct Over;
 
 impl Asking {
+    /// Returns when the answers come too late.
+    async fn late(&self) {
+        let Some(expires_us) = self.expires_us else {
+            return std::future::pending().await;
+        };
+        loop {
+            let left = expires_us.saturating_sub((self.asker.now)());
+            match u64::try_from(left) {
+                Ok(left) if left > 0 => sleep(Duration::from_micros(left)).await,
+                _ => return,
+            }
+        }
+    }
+
     async fn judge(&self, question: usize, event: &str) -> Result<(), Over> {
         let alternatives = self.asker.alternatives.load(Ordering::Relaxed);
         let ask = |alternatives| {

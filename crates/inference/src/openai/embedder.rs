@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn vectors_come_in_the_order_of_the_texts_and_are_checked() {
         let check = |data: Value, expected: Result<Vec<Vec<f32>>, &str>| {
-            let found = vectors(&json!({"data": data.clone()}), 2, 2);
+            let found = vectors(&json!({"data": data}), 2, 2);
             match expected {
                 Ok(vectors) => assert_eq!(found, Ok(vectors)),
                 Err(part) => assert!(found.as_ref().is_err_and(|e| e.contains(part)), "{found:?}"),

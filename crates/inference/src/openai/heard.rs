@@ -117,7 +117,10 @@ mod tests {
 
     use super::*;
 
-    fn check(answer: &Value, expected: &[(&str, f64, f64, &[(&str, f64, f64)])]) {
+    /// A text from when to when.
+    type Said<'a> = (&'a str, f64, f64);
+
+    fn check(answer: &Value, expected: &[(&str, f64, f64, &[Said<'_>])]) {
         let found = transcript(answer, 4.0).expect("a transcript");
         let flat: Vec<_> = found
             .segments

@@ -53,7 +53,7 @@ fn check_texts(directory: &Path) {
 }
 
 fn submit_error(engine: &Engine, job: Job) -> SubmitError {
-    engine.submit(job).err().expect("it was taken")
+    engine.submit(job).expect_err("it was taken")
 }
 
 #[test]

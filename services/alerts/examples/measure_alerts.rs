@@ -61,8 +61,8 @@ async fn main() -> Result<()> {
 async fn connect(url: &str) -> Result<Bus> {
     let config = BusConfig {
         url: url.to_owned(),
-        ..BusConfig::default()
         name: "measure-alerts".to_owned(),
+        ..BusConfig::default()
     };
     Ok(Bus::connect(&config).await?)
 }

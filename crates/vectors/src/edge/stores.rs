@@ -118,19 +118,16 @@ impl EdgeStores {
         self.write(&index)
     }
 
-    /// A store by its name. One that does not say what it is any more holds vectors of nobody.
-    fn named(&self, name: String) -> Named {
-        let about = files::about(&self.root.join(&name)).unwrap_or_else(|error| {
-            tracing::warn!(%error, name, "a vector store does not say what it holds");
-            None
-        });
+    /// A store by its name. One that is gone holds vectors of nobody; one that can't be read now may be read later.
+    fn named(&self, name: String) -> Result<Named, VectorError> {
+        let about = files::about(&self.root.join(&name))?;
         let model = about.as_ref().map(about::About::model);
         let model = model.unwrap_or_else(|| EmbeddingModel {
             revision: String::new(),
             dimension: 0,
             source: String::new(),
         });
-        Named { name, model }
+        Ok(Named { name, model })
     }
 
     fn remove_all_but(&self, index: &Index) -> Result<usize, VectorError> {
@@ -165,8 +162,8 @@ impl Stores for EdgeStores {
             None => None,
         };
         Ok(State {
-            current: current.map(|name| self.named(name)),
-            next: next.map(|name| self.named(name)),
+            current: current.map(|name| self.named(name)).transpose()?,
+            next: next.map(|name| self.named(name)).transpose()?,
             rebuild,
         })
     }

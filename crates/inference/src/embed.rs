@@ -75,11 +75,17 @@ impl TextEmbedder {
         // One at a time where the others of a batch would change a text's vector.
         let batch = if self.layout.dynamic { 1 } else { BATCH };
         let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut vectors = Vec::with_capacity(texts.len());
-        for some in texts.chunks(batch) {
-            let some: Vec<String> = some.iter().map(|text| format!("{prefix}{text}")).collect();
-            let found = model.embed(&some, None);
-            vectors.extend(found.map_err(|e| InferenceError::run("embedding texts", e))?);
+        // Those of a length together: the shorter ones are filled up to the longest.
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|at| texts[*at].len());
+        let mut vectors = vec![Vec::new(); texts.len()];
+        for some in order.chunks(batch) {
+            let some_texts = some.iter().map(|at| format!("{prefix}{}", texts[*at]));
+            let found = model.embed(some_texts.collect::<Vec<_>>(), None);
+            let found = found.map_err(|e| InferenceError::run("embedding texts", e))?;
+            for (at, vector) in some.iter().zip(found) {
+                vectors[*at] = vector;
+            }
         }
         Ok(vectors)
     }

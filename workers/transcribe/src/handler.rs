@@ -24,6 +24,8 @@ use crate::{Config, Deps};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How many times in a row the model may fail at an utterance while it listens to silence: for about 15 s.
+const MAX_FAULTS: u32 = 5;
 /// How long an utterance that is not over is waited for: nobody reads its line after that.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of a 16 bit sample.
@@ -162,24 +164,24 @@ impl Handler {
         Ok(listening.await??)
     }
 
-    /// Tries until the model has listened, or nobody wants to know what was said.
+    /// Tries until the model has listened, or nobody wants to know what was said. What it does not listen to while it listens to
+    /// others is given up: the utterances behind it would wait until they expire.
     async fn hold(&self, chunk: &AudioChunk) -> Result<Vec<Outgoing>, Refusal> {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut faults, mut reason) = (FIRST_PAUSE, 0, String::new());
         while !self.is_dropped(chunk) {
-            let samples = self.samples(chunk);
-            let (span, samples) = samples.map_err(|reason| Refusal::Reject { reason })?;
-            let reason = match self.transcribe(chunk, span, samples).await {
-                Ok(transcripts) => {
-                    if self.away.swap(false, Ordering::Relaxed) {
-                        tracing::info!("the model listens again");
-                    }
-                    return Ok(transcripts);
+            if pause == FIRST_PAUSE || self.listens(chunk).await {
+                let error = match self.transcribe(chunk).await? {
+                    Ok(transcripts) => return Ok(transcripts),
+                    Err(error) => error,
+                };
+                reason = chain(&error);
+                faults += 1;
+                if faults == MAX_FAULTS {
+                    return Err(Refusal::Reject { reason });
                 }
-                Err(Unheard::Model(error)) if !matches!(error, InferenceError::InvalidInput(_)) => {
-                    chain(&error)
-                }
-                Err(error) => return Err(refusal(&error)),
-            };
+            } else {
+                faults = 0;
+            }
             if !self.away.swap(true, Ordering::Relaxed) {
                 tracing::warn!(reason, "utterances are held until the model listens");
             }
@@ -195,16 +197,39 @@ impl Handler {
         Ok(Vec::new())
     }
 
+    /// Whether the model listens at all, to a second of silence.
+    async fn listens(&self, chunk: &AudioChunk) -> bool {
+        let silence = vec![0.0; SAMPLE_RATE];
+        let heard = self.hear(silence, chunk, self.thread().await).await;
+        !matches!(heard, Err(Unheard::Model(error)) if !matches!(error, InferenceError::InvalidInput(_)))
+    }
+
+    /// A thread for an utterance that is over.
+    async fn thread(&self) -> OwnedSemaphorePermit {
+        let permit = Arc::clone(&self.busy).acquire_owned().await;
+        permit.expect("nobody closes it")
+    }
+
+    /// What the model made of it; inside, why it can't be had.
     async fn transcribe(
         &self,
         chunk: &AudioChunk,
-        span: Span,
-        samples: Vec<f32>,
-    ) -> Result<Vec<Outgoing>, Unheard> {
-        let permit = Arc::clone(&self.busy).acquire_owned().await;
-        let permit = permit.expect("nobody closes it");
+    ) -> Result<Result<Vec<Outgoing>, InferenceError>, Refusal> {
+        let samples = self.samples(chunk);
+        let (span, samples) = samples.map_err(|reason| Refusal::Reject { reason })?;
+        let permit = self.thread().await;
         let started = Instant::now();
-        let heard = self.hear(samples, chunk, permit).await?;
+        let heard = match self.hear(samples, chunk, permit).await {
+            Ok(heard) => heard,
+            Err(Unheard::Model(InferenceError::InvalidInput(reason))) => {
+                return Err(Refusal::Reject { reason });
+            }
+            Err(Unheard::Model(error)) => return Ok(Err(error)),
+            Err(error) => return Err(retry(chain(&error))),
+        };
+        if self.away.swap(false, Ordering::Relaxed) {
+            tracing::info!("the model listens again");
+        }
         self.metrics
             .seconds
             .observe(started.elapsed().as_secs_f64());
@@ -212,7 +237,7 @@ impl Handler {
         self.metrics.audio_seconds.inc_by(length_us as f64 / 1e6);
         self.metrics.delayed(span.end_us, self.deps.clock.now_us());
         self.metrics.segments.inc_by(heard.segments.len() as u64);
-        Ok(self.outgoing(chunk, span, &heard))
+        Ok(Ok(self.outgoing(chunk, span, &heard)))
     }
 
     fn outgoing(&self, chunk: &AudioChunk, span: Span, heard: &Transcript) -> Vec<Outgoing> {
@@ -264,14 +289,5 @@ fn retry(reason: String) -> Refusal {
     Refusal::Retry {
         after: FIRST_PAUSE,
         reason,
-    }
-}
-
-/// What is wrong with the utterance itself, or with what is wanted of it, stays wrong.
-fn refusal(error: &Unheard) -> Refusal {
-    let reason = chain(error);
-    match error {
-        Unheard::Model(_) => Refusal::Reject { reason },
-        Unheard::Panicked(_) | Unheard::Late => retry(reason),
     }
 }

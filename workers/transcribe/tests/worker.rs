@@ -1,7 +1,7 @@
 //! The worker on a real nats-server with the real demo model: utterances in, transcripts out.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -151,10 +151,10 @@ fn serve(
     (shutdown, worker)
 }
 
-/// The demo model behind a gate that a test may close, counting the calls. A test may take it away as well.
+/// The demo model behind a gate that a test may close, counting the calls. A test may also have it fail at what is longer.
 struct Gated {
     model: Whisper,
-    away: AtomicBool,
+    longest: AtomicUsize,
     open: Mutex<bool>,
     moved: Condvar,
     called: AtomicUsize,
@@ -165,7 +165,7 @@ impl Gated {
     fn load() -> Result<Self> {
         Ok(Self {
             model: Whisper::load(&models().join("ggml-demo.en-q5_1.bin"), 1)?,
-            away: AtomicBool::new(false),
+            longest: AtomicUsize::new(usize::MAX),
             open: Mutex::new(true),
             moved: Condvar::new(),
             called: AtomicUsize::new(0),
@@ -187,7 +187,7 @@ impl Transcriber for Gated {
     fn transcribe(&self, pcm: &[f32], speech: &Speech) -> Result<Transcript, InferenceError> {
         self.speech.lock().unwrap().push(speech.clone());
         self.called.fetch_add(1, Ordering::SeqCst);
-        if self.away.load(Ordering::SeqCst) {
+        if pcm.len() > self.longest.load(Ordering::SeqCst) {
             return Err(InferenceError::Run {
                 what: "asking the remote model",
                 source: "nobody listens there".into(),
@@ -494,7 +494,7 @@ async fn the_model_is_told_the_language_that_the_stream_has() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_utterance_is_held_while_the_model_is_away() -> Result<()> {
     let mut platform = Platform::start().await?;
-    platform.model.away.store(true, Ordering::SeqCst);
+    platform.model.longest.store(0, Ordering::SeqCst);
     platform
         .publish(&chunk(EPOCH_US, example("ex1.wav")?))
         .await?;
@@ -517,13 +517,33 @@ async fn an_utterance_is_held_while_the_model_is_away() -> Result<()> {
     (platform.shutdown, platform.worker) =
         serve(ENGINE, bus, catalog, &platform.metrics, &platform.model);
     platform.counted(held).await?;
-    platform.model.away.store(false, Ordering::SeqCst);
+    platform.model.longest.store(usize::MAX, Ordering::SeqCst);
     let found = platform.transcripts(1).await?;
     assert_eq!(
         transcript(&found[0])?.text,
         "The train is eleven minutes late."
     );
     assert_eq!(platform.letters(0).await?, []);
+    platform.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_model_alone_fails_at_does_not_hold_up_the_others() -> Result<()> {
+    let platform = Platform::start().await?;
+    // A second of silence it listens to.
+    platform.model.longest.store(SAMPLE_RATE, Ordering::SeqCst);
+    platform
+        .publish(&chunk(EPOCH_US, example("ex1.wav")?))
+        .await?;
+    platform
+        .publish(&chunk(EPOCH_US + 1, vec![0; 2 * SAMPLE_RATE]))
+        .await?;
+    let letters = platform.letters(1).await?;
+    assert!(letters[0].reason.contains("nobody listens"), "{letters:?}");
+    platform
+        .counted("sightline_transcribe_utterances_total{outcome=\"transcribed\"} 1")
+        .await?;
+    assert_eq!(platform.letters(1).await?.len(), 1);
     platform.stop().await
 }
 

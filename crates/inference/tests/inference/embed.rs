@@ -84,7 +84,11 @@ fn a_directory_says_how_its_model_is_used() {
         let prompts = r#"{"prompts": {"query": "query: ", "document": "passage: "}}"#;
         fs::write(dir.join("config_sentence_transformers.json"), prompts).unwrap();
         fs::create_dir(dir.join("onnx")).unwrap();
-        fs::rename(dir.join("model.onnx"), dir.join("onnx/model_quantized.onnx")).unwrap();
+        fs::rename(
+            dir.join("model.onnx"),
+            dir.join("onnx/model_quantized.onnx"),
+        )
+        .unwrap();
     })
     .unwrap();
     assert_ne!(prompted.revision(), mean.revision());

@@ -51,7 +51,11 @@ fn load(precision: Precision, threads: usize) -> Vlm {
     init_runtime();
     Vlm::load(
         &models().join("demo-vlm"),
-        &VlmOptions { threads, precision, ..VlmOptions::default() },
+        &VlmOptions {
+            threads,
+            precision,
+            ..VlmOptions::default()
+        },
     )
     .unwrap()
 }

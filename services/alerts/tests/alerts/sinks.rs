@@ -78,7 +78,11 @@ async fn a_subject_of_another_nats_server_gets_firings() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let server = EmbeddedServer::start(Path::new("nats-server"), dir.path())?;
     let config = server.config("sink");
-    let token = config.login.token().context("it asks for a token")?.to_owned();
+    let token = config
+        .login
+        .token()
+        .context("it asks for a token")?
+        .to_owned();
     let options = async_nats::ConnectOptions::with_token(token.clone());
     let client = options.connect(&config.url).await?;
     let mut subscriber = client.subscribe("alerts.>").await?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail, ensure};
@@ -97,15 +97,21 @@ impl Pull<'_> {
                 model.repository
             );
         }
+        // The hub may be anybody's: what it lists must not lead out of the model's directory.
+        let below = |path: &str| {
+            let mut parts = Path::new(path).components();
+            parts.all(|part| matches!(part, Component::Normal(_)))
+        };
+        for path in there.keys() {
+            ensure!(
+                below(path),
+                "the hub lists {path:?} in {}, which is no file below its directory: pull from another hub",
+                model.repository
+            );
+        }
         let belongs = |path: &str| {
-            let data = wanted.iter().any(|file| {
-                path.strip_prefix(file.as_str())
-                    .is_some_and(|rest| rest.starts_with("_data"))
-            });
-            data || wanted
-                .iter()
-                .chain(&model.optional)
-                .any(|file| file == path)
+            let mut known = wanted.iter().chain(&model.optional);
+            known.any(|file| file == path) || wanted.iter().any(|file| is_data_of(file, path))
         };
         there.retain(|path, _| belongs(path));
         Ok(there.into_iter().collect())
@@ -253,6 +259,15 @@ impl Pull<'_> {
 #[derive(Debug, thiserror::Error)]
 #[error("the disk does not take it")]
 struct Gone(#[source] io::Error);
+
+/// Whether a path is that of further weights of `file`, which lie beside it.
+fn is_data_of(file: &str, path: &str) -> bool {
+    let rest = path
+        .strip_prefix(file)
+        .and_then(|rest| rest.strip_prefix("_data"));
+    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
+    rest.is_some_and(|rest| rest.bytes().all(plain))
+}
 
 /// How much of a file is there.
 fn size(file: &Path) -> u64 {

@@ -269,6 +269,42 @@ async fn a_file_with_another_digest_is_refused_and_removed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_a_hub_lists_does_not_lead_out_of_the_directory() -> Result<()> {
+    let with = async |path: &str| {
+        let server = Server::start().await?;
+        let evil = (path.to_owned(), b"evil".to_vec());
+        server.set(|script| script.files.extend([evil]));
+        let pulled = server.pull().await;
+        anyhow::Ok((server, pulled))
+    };
+    for path in [
+        "config.json_data/../../x",
+        "config.json_data/../x",
+        "../x",
+        "/tmp/x",
+        "./config.json",
+    ] {
+        let (server, pulled) = with(path).await?;
+        let error = format!("{:#}", pulled.expect_err("it leads out"));
+        assert!(
+            error.contains(&format!("{path:?}")) && error.contains("no file below"),
+            "{error}"
+        );
+        assert!(!server.dir.path().join("tiny").exists(), "{path}");
+    }
+    // Nothing but what lies beside a file belongs to it.
+    for (path, pulls) in [
+        ("config.json_data_1.bin-2", true),
+        ("config.json_data/x", false),
+        ("config.json_data x", false),
+    ] {
+        let (_server, pulled) = with(path).await?;
+        assert_eq!(pulled?.join(path).exists(), pulls, "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn without_a_network_it_says_which_file_goes_where() -> Result<()> {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let dir = tempfile::tempdir()?;

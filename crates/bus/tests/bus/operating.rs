@@ -135,7 +135,7 @@ async fn what_differs_is_told_and_changed_when_asked() -> Result<()> {
     let context = jetstream::new(client);
     let mut observations = context.get_stream("OBSERVATIONS").await?;
     let mut changed = observations.info().await?.config.clone();
-    changed.max_age = Duration::from_secs(60);
+    changed.max_age = Duration::from_secs(3600);
     context.update_stream(changed).await?;
     context.delete_stream("EXPORTS").await?;
     context.delete_stream("FRAMES").await?;
@@ -161,7 +161,7 @@ async fn what_differs_is_told_and_changed_when_asked() -> Result<()> {
     );
     assert_eq!(
         lines[1],
-        "OBSERVATIONS: max_age is 60s, not 259200s; can be changed in place"
+        "OBSERVATIONS: max_age is 3600s, not 259200s; can be changed in place"
     );
     ensure!(bus.apply(&plan[0]).await.is_err(), "nothing is thrown away");
     bus.apply(&plan[1]).await?;

@@ -118,9 +118,16 @@ impl EdgeStores {
         self.write(&index)
     }
 
-    /// A store by its name. One that is gone holds vectors of nobody; one that can't be read now may be read later.
+    /// A store by its name. One that is gone, or does not say what it is any more, holds vectors of nobody; one that can't be read
+    /// now may be read later.
     fn named(&self, name: String) -> Result<Named, VectorError> {
-        let about = files::about(&self.root.join(&name))?;
+        let about = match files::about(&self.root.join(&name)) {
+            Err(VectorError::Open { source, .. }) if !source.is::<std::io::Error>() => {
+                tracing::warn!(%source, name, "a vector store does not say what it holds");
+                None
+            }
+            read => read?,
+        };
         let model = about.as_ref().map(about::About::model);
         let model = model.unwrap_or_else(|| EmbeddingModel {
             revision: String::new(),

@@ -185,17 +185,20 @@ async fn batches_are_held_while_the_model_cannot_be_had() -> Result<()> {
             .say("idx-1", number, &format!("word {number}"))
             .await?;
     }
-    worker.counted("held", 5).await?;
+    // Those behind it wait for their turn.
+    worker.counted("held", 1).await?;
     assert!(platform.observed("*", 0).await?.is_empty());
     worker.model.away.store(false, Ordering::SeqCst);
     let scenes = platform.observed("audio_scene", 5).await?;
-    assert_eq!(platform.observed("verdict", 5).await?.len(), 5);
+    let verdicts = platform.observed("verdict", 5).await?;
+    let windows: Result<Vec<u64>> = verdicts.iter().map(|v| Ok(verdict(v)?.window)).collect();
+    assert_eq!(windows?, [0, 1, 2, 3, 4], "in their order");
     assert_eq!(scenes.len(), 5);
     platform.done().await?;
     // Away when it stops: what is held goes back to the bus, and whoever comes next reads it.
     worker.model.away.store(true, Ordering::SeqCst);
     platform.say("idx-1", 5, "word 5").await?;
-    worker.counted("held", 6).await?;
+    worker.counted("held", 2).await?;
     worker.stop().await?;
     let next = platform.serve().await?;
     assert_eq!(platform.observed("audio_scene", 6).await?.len(), 6);

@@ -167,7 +167,7 @@ fn judged(seen: &Value) -> Result<()> {
         ("workers", "alerts"),
         ("workers", "ingest"),
         ("workers", "demo-vlm"),
-        ("workers", "whisper"),
+        ("workers", "transcribe"),
         ("queues", "caption-demo-vlm"),
         ("queues", "transcribe-whisper"),
     ] {

@@ -47,6 +47,8 @@ fn read(
         match playing.reports.recv_timeout(LONG)? {
             Report::Window(window) => found.0.push(window),
             Report::Utterance(utterance) => found.1.push(utterance),
+            // Told each second before it is over.
+            Report::Interim(_) => {}
             other => bail!("unexpected: {other:?}"),
         }
     }

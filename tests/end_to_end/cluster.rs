@@ -170,7 +170,7 @@ async fn every_part_of_a_cluster_may_die() -> Result<()> {
     for number in 0..SERVERS {
         cluster.kill(number)?;
         goes_on(&platform, &streams, "a nats-server was killed").await?;
-        cluster.restart(number)?;
+        cluster.restart(number).await?;
     }
 
     // Either gateway tells how it ended.

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result};
 use sightline_bus::{Bus, BusConfig};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::until;
 
@@ -23,6 +25,8 @@ pub struct Cluster {
 
 struct Server {
     config: PathBuf,
+    /// Where it tells how it is.
+    monitor: u16,
     child: Child,
 }
 
@@ -33,23 +37,28 @@ impl Cluster {
     /// When nats-server can't be run.
     pub fn start() -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let ports = free_ports::<{ 2 * SERVERS }>()?;
-        let (clients, routes) = ports.split_at(SERVERS);
+        let ports = free_ports::<{ 3 * SERVERS }>()?;
+        let (clients, rest) = ports.split_at(SERVERS);
+        let (routes, monitors) = rest.split_at(SERVERS);
         let address = |port: &u16| format!("nats://127.0.0.1:{port}");
         let peers: Vec<String> = routes.iter().map(address).collect();
-        let servers = clients.iter().zip(routes).enumerate();
-        let servers = servers.map(|(number, (client, route))| {
+        let servers = clients.iter().zip(routes).zip(monitors).enumerate();
+        let servers = servers.map(|(number, ((client, route), monitor))| {
             let config = dir.path().join(format!("n{number}.conf"));
             let store = dir.path().join(format!("n{number}"));
             let text = format!(
-                "server_name: n{number}\nlisten: \"127.0.0.1:{client}\"\n\
+                "server_name: n{number}\nlisten: \"127.0.0.1:{client}\"\nhttp: \"127.0.0.1:{monitor}\"\n\
                  jetstream {{ store_dir: {store:?} }}\n\
                  cluster {{ name: test, listen: \"127.0.0.1:{route}\", routes: [{}] }}\n",
                 peers.join(", "),
             );
             std::fs::write(&config, text)?;
             let child = run(&config)?;
-            Ok(Server { config, child })
+            Ok(Server {
+                config,
+                monitor: *monitor,
+                child,
+            })
         });
         let urls: Vec<String> = clients.iter().map(address).collect();
         Ok(Self {
@@ -87,14 +96,18 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a killed server again.
+    /// Starts a killed server again, and waits until it has what the others have: before that, another one must not go.
     ///
     /// # Errors
-    /// When nats-server can't be run.
-    pub fn restart(&mut self, number: usize) -> Result<()> {
+    /// When nats-server can't be run, or does not catch up.
+    pub async fn restart(&mut self, number: usize) -> Result<()> {
         let server = self.servers.get_mut(number).context("no such server")?;
         server.child = run(&server.config)?;
-        Ok(())
+        let monitor = server.monitor;
+        until("the nats-server to catch up", async || {
+            Ok(is_healthy(monitor).await.unwrap_or(false).then_some(()))
+        })
+        .await
     }
 }
 
@@ -105,6 +118,15 @@ impl Drop for Cluster {
             let _ = server.child.wait();
         }
     }
+}
+
+/// What `/healthz` says.
+async fn is_healthy(monitor: u16) -> Result<bool> {
+    let mut stream = TcpStream::connect(("127.0.0.1", monitor)).await?;
+    stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer.starts_with("HTTP/1.0 200"))
 }
 
 fn run(config: &Path) -> Result<Child> {

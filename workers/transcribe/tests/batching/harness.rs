@@ -177,7 +177,12 @@ impl Platform {
     }
 
     /// Takes the batches of an index that this model is to read, until there were as many.
-    pub async fn texts(&self, model: &str, index: &str, count: usize) -> Result<Vec<Observation>> {
+    pub async fn texts(
+        &self,
+        model: &str,
+        index: &str,
+        enough: impl Fn(&[Observation]) -> bool,
+    ) -> Result<Vec<Observation>> {
         let work = Work {
             stream: StreamName::Texts,
             durable: format!("texts-{model}"),
@@ -191,14 +196,14 @@ impl Platform {
         let working = sightline_bus::work(&self.bus, work, Taking(sender), Shutdown::new());
         let mut found = Vec::new();
         let taking = async {
-            while found.len() < count {
+            while !enough(&found) {
                 found.extend(taken.recv().await);
             }
         };
         tokio::select! {
             worked = working => worked?,
             taken = timeout(LONG, taking) => taken
-                .with_context(|| format!("{index} never had {count} batches to read"))?,
+                .with_context(|| format!("{index} never had all that is to be read"))?,
         }
         Ok(found)
     }

@@ -50,9 +50,9 @@ test: console ## Run every test
 	@$(NEXTEST) run --release --locked --workspace $(ARGS)
 
 # The default filter leaves them out because of their length, not because they might fail.
-endurance: ## Record a camera for ten minutes while its child is killed each minute; kill the alerts service 200 times
+endurance: ## Record a camera for ten minutes while its child is killed each minute; kill the alerts service 200 times, and each part of a cluster
 	@scripts/setup test $(TOOLS)
-	@$(NEXTEST) run --release --locked --workspace --ignore-default-filter -E 'test(ten_minutes) | test(two_hundred)'
+	@$(NEXTEST) run --release --locked --workspace --ignore-default-filter -E 'test(ten_minutes) | test(two_hundred) | test(every_part_of_a_cluster)'
 
 lint: console ## Check format, lints, and what the dependencies are
 	@scripts/setup lint $(TOOLS)

@@ -75,7 +75,11 @@ impl Platform {
         if role == "gateway" {
             further.extend(["--embeddings-url", &embeddings]);
         }
-        let (process, url) = self.ground.role(role, &further).await?;
+        // One that does not reach the bus in time ends, and is started again, as supervisors do.
+        let (process, url) = until(&format!("{role} to start"), async || {
+            Ok(self.ground.role(role, &further).await.ok())
+        })
+        .await?;
         self.running
             .insert((role, number), Running { process, url });
         Ok(())

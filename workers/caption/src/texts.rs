@@ -2,7 +2,8 @@
 //! applied to it.
 //!
 //! While the model can't be had, which a remote one may not be for hours, batches are held and none is given up for it. Those of
-//! one index are read one after the other, in the order in which they came: alerts wait for a missing one only so long.
+//! one index are read one after the other, as nearly in the order in which they came as tasks start: alerts wait for a missing one
+//! only so long.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

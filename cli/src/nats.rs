@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use sightline_bus::{Bus, BusConfig, Difference, Login};
 
-/// The key-value bucket beside the streams.
-const BUCKETS: [&str; 1] = ["CATALOG"];
+/// The key-value buckets beside the streams.
+const BUCKETS: [&str; 1] = [sightline_catalog::BUCKET];
 
 /// Who asks a nats-server, and how it keeps what is made.
 #[derive(Debug, Clone, Default, Args)]
@@ -116,7 +116,7 @@ pub async fn run(args: BusArgs) -> Result<ExitCode> {
         Action::Plan(reached) => (reached, false),
         Action::Apply(reached) => (reached, true),
     };
-    let bus = Bus::connect(&reached.nats.config(&reached.nats_url, "bus")?).await?;
+    let bus = Bus::reach(&reached.nats.config(&reached.nats_url, "bus")?).await?;
     let planned = bus.plan(&BUCKETS).await?;
     if change {
         for difference in planned.iter().filter(|difference| difference.in_place) {

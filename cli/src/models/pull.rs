@@ -81,7 +81,11 @@ impl Pull<'_> {
         self.bar.finish_and_clear();
         let text = serde_json::to_vec_pretty(&manifest)?;
         fs::write(staging.join(MANIFEST), text).context("cannot write the list of files")?;
-        replace(&staging, &place)?;
+        replace(
+            &staging,
+            &place,
+            &self.into.join(format!(".{}.old", self.model.name)),
+        )?;
         Ok(place)
     }
 
@@ -137,7 +141,7 @@ impl Pull<'_> {
                 let now = size(&part);
                 tries = if now > had { 1 } else { tries + 1 };
                 had = now;
-                if tries == TRIES || error.downcast_ref::<Gone>().is_some() {
+                if tries == TRIES || error.downcast_ref::<Disk>().is_some() {
                     return Err(error.context(format!(
                         "{path} was not pulled; the same command goes on with it"
                     )));
@@ -217,7 +221,7 @@ impl Pull<'_> {
                 listed.size
             );
             file.write_all(&piece)
-                .map_err(Gone)
+                .map_err(Disk)
                 .with_context(|| format!("cannot write {}", part.display()))?;
             self.bar.inc(piece.len() as u64);
         }
@@ -226,7 +230,7 @@ impl Pull<'_> {
             "{url} ended after {have} of {} bytes",
             listed.size
         );
-        Ok(file.sync_all().map_err(Gone)?)
+        Ok(file.sync_all().map_err(Disk)?)
     }
 
     /// The same error, with what to do where there is no way to the hub.
@@ -258,7 +262,7 @@ impl Pull<'_> {
 /// The disk: trying again does not help.
 #[derive(Debug, thiserror::Error)]
 #[error("the disk does not take it")]
-struct Gone(#[source] io::Error);
+struct Disk(#[source] io::Error);
 
 /// Whether a path is that of further weights of `file`, which lie beside it.
 fn is_data_of(file: &str, path: &str) -> bool {
@@ -321,16 +325,15 @@ fn lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Moves a directory to its place; what was there goes.
-fn replace(from: &Path, to: &Path) -> Result<()> {
-    let old = to.with_extension("old");
+/// Moves a directory to its place; what was there goes, by way of `old`.
+fn replace(from: &Path, to: &Path, old: &Path) -> Result<()> {
     let moved = || {
-        let _ = fs::remove_dir_all(&old);
+        let _ = fs::remove_dir_all(old);
         if to.exists() {
-            fs::rename(to, &old)?;
+            fs::rename(to, old)?;
         }
         fs::rename(from, to)?;
-        fs::remove_dir_all(&old).or_else(|error| match error.kind() {
+        fs::remove_dir_all(old).or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => Ok(()),
             _ => Err(error),
         })

@@ -40,19 +40,27 @@ impl Bus {
     /// # Errors
     /// When no server answers within 15 s, or a stream can't be made.
     pub async fn connect(config: &BusConfig) -> Result<Self, BusError> {
+        let bus = Self::reach(config).await?;
+        for stream in StreamName::ALL {
+            bus.ensure(stream).await?;
+        }
+        Ok(bus)
+    }
+
+    /// Connects, and makes nothing.
+    ///
+    /// # Errors
+    /// When no server answers within 15 s.
+    pub async fn reach(config: &BusConfig) -> Result<Self, BusError> {
         let client = connect_client(config).await?;
         let context = ContextBuilder::new()
             .timeout(DEADLINE)
             .ack_timeout(DEADLINE)
             .build(client);
-        let bus = Self {
+        Ok(Self {
             context,
             replicas: config.replicas,
-        };
-        for stream in StreamName::ALL {
-            bus.ensure(stream).await?;
-        }
-        Ok(bus)
+        })
     }
 
     /// Publishes a message and waits until the bus has it. Returns its sequence in the stream. A message whose `id` the

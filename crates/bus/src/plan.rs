@@ -80,13 +80,14 @@ impl Bus {
             return Err(failed(difference.to_string().into()));
         }
         let wanted = difference.wanted.clone();
-        let applied = if difference.fields.is_empty() {
-            self.context.create_stream(wanted).await.map(drop)
+        let applied: Result<(), Cause> = if difference.fields.is_empty() {
+            let made = self.context.create_stream(wanted).await;
+            made.map(drop).map_err(Into::into)
         } else {
             let updated = self.context.update_stream(wanted).await;
-            return updated.map(drop).map_err(|source| failed(source.into()));
+            updated.map(drop).map_err(Into::into)
         };
-        applied.map_err(|source| failed(source.into()))
+        applied.map_err(failed)
     }
 
     /// `config` on as many servers as this connection was told.
@@ -107,6 +108,10 @@ impl Bus {
                     source: source.into(),
                 });
             }
+        };
+        let wanted = match &found {
+            Some(found) => over(found, wanted),
+            None => wanted,
         };
         let fields = found.map(|found| differences(&found, &wanted));
         if fields.as_ref().is_some_and(Vec::is_empty) {
@@ -130,7 +135,33 @@ fn is_missing(error: &GetStreamError) -> bool {
     }
 }
 
-/// The settings that this release cares about; servers fill in others.
+/// What is there, with the settings of `wanted` that this release cares about: an operator's others stay.
+fn over(found: &Config, wanted: Config) -> Config {
+    let no_window = wanted.duplicate_window.is_zero();
+    Config {
+        subjects: wanted.subjects,
+        retention: wanted.retention,
+        storage: wanted.storage,
+        discard: wanted.discard,
+        discard_new_per_subject: wanted.discard_new_per_subject,
+        max_messages_per_subject: wanted.max_messages_per_subject,
+        max_bytes: wanted.max_bytes,
+        max_age: wanted.max_age,
+        // Where this release leaves it to the server, it is the server's.
+        duplicate_window: if no_window {
+            found.duplicate_window
+        } else {
+            wanted.duplicate_window
+        },
+        num_replicas: wanted.num_replicas,
+        allow_rollup: wanted.allow_rollup,
+        deny_delete: wanted.deny_delete,
+        allow_direct: wanted.allow_direct,
+        ..found.clone()
+    }
+}
+
+/// The settings that this release cares about.
 fn differences(is: &Config, wanted: &Config) -> Vec<Field> {
     let settings = |config: &Config| {
         let Config {
@@ -172,8 +203,7 @@ fn differences(is: &Config, wanted: &Config) -> Vec<Field> {
     settings(is)
         .into_iter()
         .zip(settings(wanted))
-        // Where this release leaves it to the server, it is the server's.
-        .filter(|(is, wanted)| is != wanted && *wanted != ("duplicate_window", "0ns".to_owned()))
+        .filter(|(is, wanted)| is != wanted)
         .map(|((name, is), (_, wanted))| Field { name, is, wanted })
         .collect()
 }

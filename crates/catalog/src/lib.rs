@@ -28,7 +28,7 @@ pub use error::CatalogError;
 use crate::view::View;
 
 /// The bucket's name on the server.
-const BUCKET: &str = "CATALOG";
+pub const BUCKET: &str = "CATALOG";
 /// How long the server may take to answer any call, with what the library does around it.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How often `modify` tries against other writers before it gives up.

@@ -136,6 +136,7 @@ async fn what_differs_is_told_and_changed_when_asked() -> Result<()> {
     let mut observations = context.get_stream("OBSERVATIONS").await?;
     let mut changed = observations.info().await?.config.clone();
     changed.max_age = Duration::from_secs(3600);
+    changed.description = Some("an operator's".to_owned());
     context.update_stream(changed).await?;
     context.delete_stream("EXPORTS").await?;
     context.delete_stream("FRAMES").await?;
@@ -146,7 +147,14 @@ async fn what_differs_is_told_and_changed_when_asked() -> Result<()> {
             ..jetstream::stream::Config::default()
         })
         .await?;
-    // Starting again makes what is missing, and changes nothing else.
+    // Looking makes nothing; starting again makes what is missing, and changes nothing else.
+    let looking = Bus::reach(&told).await?.plan(&["CATALOG"]).await?;
+    ensure!(
+        looking
+            .iter()
+            .any(|one| one.to_string() == "EXPORTS: missing"),
+        "{looking:#?}"
+    );
     let bus = Bus::connect(&told).await?;
     let plan = bus.plan(&["CATALOG"]).await?;
     let lines: Vec<String> = plan.iter().map(ToString::to_string).collect();
@@ -166,6 +174,8 @@ async fn what_differs_is_told_and_changed_when_asked() -> Result<()> {
     ensure!(bus.apply(&plan[0]).await.is_err(), "nothing is thrown away");
     bus.apply(&plan[1]).await?;
     assert_eq!(bus.plan(&["CATALOG"]).await?, plan[..1]);
+    let description = observations.info().await?.config.description.clone();
+    assert_eq!(description.as_deref(), Some("an operator's"));
     let kept: Vec<sightline_proto::internal::Observation> =
         platform.held(StreamName::Observations, "obs.>", 1).await?;
     assert_eq!(kept[0].id, "kept");

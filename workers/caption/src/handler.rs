@@ -1,6 +1,7 @@
 //! Handles one window: what is asked about it, and what is published of the answers in which order.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,6 +40,8 @@ pub(crate) struct Handler {
     numbers: Numbers,
     reuse: Reuse,
     shutdown: Shutdown,
+    /// Whether the model could not be had lately: that is told once, and not for every window.
+    away: AtomicBool,
 }
 
 /// A window with all that is known of it.
@@ -67,6 +70,7 @@ impl Handler {
             plans: Plans::new(catalog, config.model, config.max_new_tokens),
             numbers: Numbers::default(),
             reuse: Reuse::default(),
+            away: AtomicBool::new(false),
             asking,
             metrics,
             shutdown,
@@ -81,21 +85,24 @@ impl Handler {
         loop {
             let unanswered = match self.answer(look).await {
                 Err(unanswered) if may_pass(&unanswered) => unanswered,
-                answered => return answered,
+                answered => {
+                    if answered.is_ok() && self.away.swap(false, Ordering::Relaxed) {
+                        tracing::info!("the model answers again");
+                    }
+                    return answered;
+                }
             };
             if self.shutdown.is_cancelled() {
                 return Err(unanswered);
             }
-            tracing::debug!(?unanswered, window = look.window.id, "a window is held");
+            if !self.away.swap(true, Ordering::Relaxed) {
+                tracing::warn!(?unanswered, "windows are held until the model answers");
+            }
             tokio::select! {
                 () = sleep(pause) => {}
                 () = self.shutdown.cancelled() => return Err(unanswered),
             }
             if self.deps.clock.now_us() > look.expires_us {
-                tracing::warn!(
-                    ?unanswered,
-                    "a window got too old before the model answered"
-                );
                 return Err(Unanswered::Expired);
             }
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -66,7 +66,7 @@ impl Hub {
                 () = unread => Ok(()),
             };
             if let Err(error) = relayed {
-                tracing::warn!(error = chain(&error), "interim lines are interrupted");
+                tracing::debug!(error = chain(&error), "interim lines are interrupted");
             }
         }
     }

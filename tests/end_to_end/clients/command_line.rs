@@ -248,7 +248,12 @@ impl Server {
             ["scenes", speech],
             ["transcript", stream],
         ] {
-            let rows = self.table(&listing).await?;
+            // A line that is watched may be an interim one, which is not kept.
+            let rows = until("rows", async || {
+                let rows = self.table(&listing).await?;
+                Ok((rows.len() > 1).then_some(rows))
+            })
+            .await?;
             ensure!(
                 rows[0].split_whitespace().eq(["TIME", "LENGTH", "TEXT"]),
                 "{rows:#?}"
@@ -263,7 +268,11 @@ impl Server {
         })
         .await?;
         ensure!(hits[0]["rtstream_name"] == "Street", "{hits:#?}");
-        let firings = self.table(&["alert", "firings", alert]).await?;
+        let firings = until("a firing", async || {
+            let firings = self.table(&["alert", "firings", alert]).await?;
+            Ok((firings.len() > 1).then_some(firings))
+        })
+        .await?;
         ensure!(firings[1].contains("area"), "{firings:#?}");
         let deliveries = self.json(&["alert", "deliveries", alert]).await?;
         ensure!(deliveries.is_empty(), "it posts nowhere: {deliveries:#?}");

@@ -18,6 +18,12 @@ use crate::metrics::Metrics;
 pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, bool>>>);
 
 impl Readiness {
+    /// Of a process that is starting, and needs these parts before it takes work.
+    pub fn lacking<'a>(parts: impl IntoIterator<Item = &'a &'static str>) -> Self {
+        let missing = parts.into_iter().map(|part| (*part, false));
+        Self(Arc::new(Mutex::new(missing.collect())))
+    }
+
     /// Says whether `part` ("bus", "model") is there.
     pub fn set(&self, part: &'static str, ready: bool) {
         self.lock().insert(part, ready);
@@ -50,6 +56,8 @@ pub async fn serve(
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> std::io::Result<()> {
+    let address = listener.local_addr()?;
+    tracing::info!(%address, "metrics and probes are served");
     let router = Router::new()
         .route("/metrics", get(move || async move { scrape(&metrics) }))
         .route("/livez", get(|| async { "alive\n" }))
@@ -101,16 +109,23 @@ mod tests {
 
     #[tokio::test]
     async fn probes_and_metrics_are_answered_and_nobody_holds_up_the_end() {
-        let (metrics, readiness, shutdown) =
-            (Metrics::default(), Readiness::default(), Shutdown::new());
+        let (metrics, readiness, shutdown) = (
+            Metrics::default(),
+            Readiness::lacking(&["bus", "model"]),
+            Shutdown::new(),
+        );
         metrics.register("sightline_things", "Things.", Counter::<u64>::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let serving = serve(listener, metrics, readiness.clone(), shutdown.clone());
         let serving = tokio::spawn(serving);
 
+        let answer = get(address, "/readyz").await;
+        assert!(
+            answer.contains("503") && answer.contains("not ready: bus, model"),
+            "{answer}"
+        );
         readiness.set("bus", true);
-        readiness.set("model", false);
         for (path, status, part) in [
             ("/livez", "200", "alive"),
             ("/readyz", "503", "not ready: model"),

@@ -10,12 +10,15 @@ use async_nats::{HeaderMap, Message as Raw, Subscriber};
 use futures::StreamExt;
 use prost::Message;
 use sightline_service::Shutdown;
+use sightline_service::trace::{self, TraceContext};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use crate::connection::{Bus, DEADLINE};
 use crate::error::BusError;
+use crate::traced;
 
 /// Questions that wait for a free place; more are dropped, and their askers' deadlines tell them.
 const WAITING: usize = 64;
@@ -69,12 +72,26 @@ impl Bus {
         deadline: Duration,
     ) -> Result<A, BusError> {
         let subject = ask.subject();
+        let span = traced::asking(&subject);
+        let asking = self.ask_at(subject, question, deadline);
+        asking.instrument(span).await
+    }
+
+    async fn ask_at<A: Message + Default>(
+        &self,
+        subject: String,
+        question: &impl Message,
+        deadline: Duration,
+    ) -> Result<A, BusError> {
         let unanswered = |source: crate::error::Cause| BusError::Unanswered {
             subject: subject.clone(),
             source,
         };
         let mut headers = HeaderMap::new();
         headers.insert(PATIENCE, deadline.as_millis().to_string());
+        if let Some(header) = TraceContext::current().header() {
+            headers.insert(trace::HEADER, header);
+        }
         let request = Request::new()
             .payload(question.encode_to_vec().into())
             .headers(headers)
@@ -134,10 +151,12 @@ impl Bus {
                     }
                     let (bus, answer) = (self.clone(), Arc::clone(&answer));
                     let subject = Arc::clone(&subject);
-                    answering.spawn(async move {
+                    let span = traced::answering(&subject, question.headers.as_ref());
+                    let replying = async move {
                         bus.reply(&subject, question, &*answer).await;
                         drop(place);
-                    });
+                    };
+                    answering.spawn(replying.instrument(span));
                 }
                 Some(_) = answering.join_next() => {}
             }

@@ -11,12 +11,14 @@ use async_nats::jetstream::{self, kv};
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions};
 use bytes::Bytes;
 use prost::Message;
+use sightline_service::trace::{self, TraceContext};
 use tokio::time::timeout;
 
 use crate::config::{BusConfig, Login};
 use crate::error::BusError;
 use crate::streams::{StreamName, bucket_config};
 use crate::subjects::Subject;
+use crate::work::Outgoing;
 
 /// How long the bus may take to answer any call.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
@@ -64,7 +66,7 @@ impl Bus {
     }
 
     /// Publishes a message and waits until the bus has it. Returns its sequence in the stream. A message whose `id` the
-    /// bus has seen within its de-duplication window is taken once.
+    /// bus has seen within its de-duplication window is taken once. It carries the span in which this is called.
     ///
     /// # Errors
     /// When the bus does not confirm within 5 s; the message may have been taken all the same, so repeat it with the same
@@ -75,8 +77,10 @@ impl Bus {
         id: &str,
         message: &impl Message,
     ) -> Result<u64, BusError> {
-        self.publish_bytes(subject, id, message.encode_to_vec().into())
-            .await
+        let payload = message.encode_to_vec().into();
+        let trace = TraceContext::current();
+        let taken = self.send(subject, Some(id), payload, &trace).await?;
+        Ok(taken.sequence)
     }
 
     /// Publishes like [`Bus::publish`], and returns whether the bus took the message only now: false for one whose `id` it knew.
@@ -90,7 +94,8 @@ impl Bus {
         message: &impl Message,
     ) -> Result<bool, BusError> {
         let payload = message.encode_to_vec().into();
-        let taken = self.send(subject, Some(id), payload).await?;
+        let trace = TraceContext::current();
+        let taken = self.send(subject, Some(id), payload, &trace).await?;
         Ok(!taken.duplicate)
     }
 
@@ -102,7 +107,8 @@ impl Bus {
         let subject = Subject::Run {
             rtstream: rtstream.to_owned(),
         };
-        match self.send(&subject, None, Bytes::new()).await {
+        let (nothing, trace) = (Bytes::new(), TraceContext::default());
+        match self.send(&subject, None, nothing, &trace).await {
             Err(BusError::Publish { source, .. }) if refused_as_full(source.as_ref()) => Ok(()),
             other => other.map(drop),
         }
@@ -173,14 +179,15 @@ impl Bus {
             .map_err(|source| failed(source.into()))
     }
 
-    pub(crate) async fn publish_bytes(
-        &self,
-        subject: &Subject,
-        id: &str,
-        payload: Bytes,
-    ) -> Result<u64, BusError> {
-        let taken = self.send(subject, Some(id), payload).await?;
-        Ok(taken.sequence)
+    pub(crate) async fn publish_outgoing(&self, outgoing: Outgoing) -> Result<(), BusError> {
+        let Outgoing {
+            subject,
+            id,
+            payload,
+            trace,
+        } = outgoing;
+        let sent = self.send(&subject, Some(&id), payload, &trace);
+        sent.await.map(drop)
     }
 
     pub(crate) async fn stream(
@@ -201,11 +208,15 @@ impl Bus {
         subject: &Subject,
         id: Option<&str>,
         payload: Bytes,
+        trace: &TraceContext,
     ) -> Result<PublishAck, BusError> {
         let subject = subject.to_string();
         let mut message = PublishMessage::build().payload(payload);
         if let Some(id) = id {
             message = message.message_id(id);
+        }
+        if let Some(header) = trace.header() {
+            message = message.header(trace::HEADER, header);
         }
         let failed = |source: crate::error::Cause| BusError::Publish {
             subject: subject.clone(),

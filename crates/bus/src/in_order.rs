@@ -7,11 +7,14 @@ use async_nats::jetstream::{AckKind, Message as Raw};
 use async_trait::async_trait;
 use futures::StreamExt;
 use prost::Message;
+use sightline_service::trace::TraceContext;
 use sightline_service::{Shutdown, failpoint};
 use tokio::time::{sleep, timeout};
+use tracing::{Instrument, Span};
 
 use crate::connection::Bus;
 use crate::error::BusError;
+use crate::traced;
 use crate::work::{
     Outgoing, Places, Received, Refusal, Work, bury, consumer, decode, pause_without_bus,
     publish_all, pull_one, settle, with_heartbeat,
@@ -30,7 +33,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Handles batches in stream order; acknowledging is not its business.
 #[async_trait]
 pub trait BatchHandler<M>: Send + 'static {
-    /// Handles a batch and returns what is to be published. A batch may be handled again, whole or message by message.
+    /// Handles a batch and returns what is to be published. A batch may be handled again, whole or message by message. In a batch
+    /// of one, this is called in its message's span; otherwise each message says which one is its own.
     async fn handle(&mut self, batch: &[Received<M>]) -> Result<Vec<Outgoing>, Refusal>;
 }
 
@@ -110,21 +114,26 @@ impl<H> OrderedWorker<H> {
         let together = first.map(|first| first + raws.len() as u64) == next;
         let follows = together && first == self.next;
         self.next = None;
-        let (raws, batch) = self.decode_all::<M>(raws).await;
+        let (raws, mut batch) = self.decode_all::<M>(raws).await;
+        let spans = self.spans(&raws, &mut batch);
         let step = if together { batch.len().max(1) } else { 1 };
         for at in (0..batch.len()).step_by(step) {
             if !follows && !self.turn(&raws[at..]).await {
                 return;
             }
             let part = &batch[at..batch.len().min(at + step)];
-            if self.handle_until_settled(&raws[at..], part).await {
+            let span = spans[at].clone();
+            let span = if part.len() == 1 { span } else { Span::none() };
+            if self.handle_until_settled(&raws[at..], part, span).await {
                 continue;
             }
             for (one, at) in part.iter().zip(at..) {
-                let one = std::slice::from_ref(one);
-                self.handle_until_settled(&raws[at..], one).await;
+                let (one, span) = (std::slice::from_ref(one), spans[at].clone());
+                self.handle_until_settled(&raws[at..], one, span).await;
             }
         }
+        // A span lasts until it was left for the last time.
+        spans.iter().for_each(|span| span.in_scope(|| ()));
         self.next = next.filter(|_| !self.shutdown.is_cancelled());
     }
 
@@ -168,13 +177,19 @@ impl<H> OrderedWorker<H> {
 
     /// Handles a batch until it is settled or shutdown comes; false if a batch of several was rejected. `raws` are the
     /// batch's messages and those that have to wait for them.
-    async fn handle_until_settled<M>(&mut self, raws: &[Raw], batch: &[Received<M>]) -> bool
+    async fn handle_until_settled<M>(
+        &mut self,
+        raws: &[Raw],
+        batch: &[Received<M>],
+        span: Span,
+    ) -> bool
     where
         M: Message + Default + 'static,
         H: BatchHandler<M>,
     {
         loop {
-            let handled = with_heartbeat(raws, &self.work, self.handler.handle(batch)).await;
+            let handling = self.handler.handle(batch).instrument(span.clone());
+            let handled = with_heartbeat(raws, &self.work, handling).await;
             let pause = match handled {
                 Ok(outputs) => match self.finish(&raws[..batch.len()], outputs).await {
                     Ok(()) => return true,
@@ -230,6 +245,16 @@ impl<H> OrderedWorker<H> {
             }
         }
         (kept, batch)
+    }
+
+    /// A span for each message, until its batch is settled; what comes of it belongs there.
+    fn spans<M>(&self, raws: &[Raw], batch: &mut [Received<M>]) -> Vec<Span> {
+        let spanned = raws.iter().zip(batch).map(|(raw, received)| {
+            let span = traced::processing(&self.work, raw);
+            received.trace = span.in_scope(TraceContext::current);
+            span
+        });
+        spanned.collect()
     }
 
     async fn give_up(&self, raw: &Raw, deliveries: u64, reason: String) {

@@ -19,6 +19,7 @@ mod presence;
 mod reading;
 mod streams;
 mod subjects;
+mod traced;
 mod work;
 
 pub use ask::Ask;

@@ -10,15 +10,18 @@ use bytes::Bytes;
 use futures::StreamExt;
 use prost::Message;
 use sightline_proto::internal::DeadLetter;
+use sightline_service::trace::TraceContext;
 use sightline_service::{Shutdown, failpoint};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::Instrument;
 
 use crate::connection::Bus;
 use crate::error::BusError;
 use crate::streams::StreamName;
 use crate::subjects::Subject;
+use crate::traced;
 
 /// How long one pull waits at the server before it is asked again.
 const PULL_EXPIRES: Duration = Duration::from_secs(5);
@@ -62,6 +65,8 @@ pub struct Received<M> {
     pub sequence: u64,
     /// How many times it was delivered, 1 for the first.
     pub deliveries: u64,
+    /// The span of handling it; of what is only read, the one that published it.
+    pub trace: TraceContext,
 }
 
 /// Why a message was not handled.
@@ -84,19 +89,27 @@ pub enum Refusal {
 /// A message to publish once handling is done.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    subject: Subject,
-    id: String,
-    payload: Bytes,
+    pub(crate) subject: Subject,
+    pub(crate) id: String,
+    pub(crate) payload: Bytes,
+    pub(crate) trace: TraceContext,
 }
 
 impl Outgoing {
-    /// A message with its de-duplication id.
+    /// A message with its de-duplication id. It carries the span in which this is called.
     pub fn new(subject: Subject, id: String, message: &impl Message) -> Self {
         Self {
             subject,
             id,
             payload: message.encode_to_vec().into(),
+            trace: TraceContext::current(),
         }
+    }
+
+    /// It carries another span: that of the one message of several from which it comes.
+    pub fn under(mut self, trace: &TraceContext) -> Self {
+        self.trace = trace.clone();
+        self
     }
 }
 
@@ -275,7 +288,8 @@ impl<H> Worker<H> {
         M: Message + Default + 'static,
         H: Handler<M>,
     {
-        if let Err(error) = self.take::<M>(raw).await {
+        let span = traced::processing(&self.work, raw);
+        if let Err(error) = self.take::<M>(raw).instrument(span).await {
             tracing::warn!(%error, consumer = self.work.durable, "message will be delivered again");
             sleep(BUS_PAUSE).await;
         }
@@ -287,10 +301,11 @@ impl<H> Worker<H> {
         M: Message + Default + 'static,
         H: Handler<M>,
     {
-        let received = match decode::<M>(raw) {
+        let mut received = match decode::<M>(raw) {
             Ok(received) => received,
             Err(error) => return self.give_up(raw, 1, error.to_string()).await,
         };
+        received.trace = TraceContext::current();
         if self.tried(received.deliveries.saturating_sub(1)) {
             // Those who had it died of it: refused as often, it would have been given up.
             let reason = "delivered again and again, and never settled".to_owned();
@@ -313,6 +328,7 @@ impl<H> Worker<H> {
                 if self.tried(received.deliveries) {
                     return self.give_up(raw, received.deliveries, reason).await;
                 }
+                traced::failed(&reason);
                 tracing::debug!(
                     consumer = self.work.durable,
                     reason,
@@ -411,6 +427,7 @@ pub(crate) fn decode<M: Message + Default>(raw: &Raw) -> Result<Received<M>, Bus
         subject: raw.subject.to_string(),
         sequence: info.stream_sequence,
         deliveries: u64::try_from(info.delivered).unwrap_or(1),
+        trace: traced::publisher(raw.headers.as_ref()),
     })
 }
 
@@ -451,12 +468,7 @@ pub(crate) async fn publish_all(
     outputs: Vec<Outgoing>,
 ) -> Result<(), BusError> {
     failpoint::hit(&places.before_output);
-    futures::future::try_join_all(
-        outputs
-            .into_iter()
-            .map(|out| async move { bus.publish_bytes(&out.subject, &out.id, out.payload).await }),
-    )
-    .await?;
+    futures::future::try_join_all(outputs.into_iter().map(|out| bus.publish_outgoing(out))).await?;
     failpoint::hit(&places.before_ack);
     Ok(())
 }
@@ -480,6 +492,7 @@ pub(crate) async fn bury(
     mut reason: String,
 ) -> Result<(), BusError> {
     reason.truncate(reason.floor_char_boundary(MAX_REASON));
+    traced::failed(&reason);
     tracing::warn!(
         consumer = durable,
         subject = raw.subject.as_str(),

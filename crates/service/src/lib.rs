@@ -6,6 +6,7 @@ pub mod clock;
 pub mod failpoint;
 pub mod metrics;
 pub mod telemetry;
+pub mod trace;
 
 pub use chain::chain;
 pub use tokio_util::sync::CancellationToken as Shutdown;

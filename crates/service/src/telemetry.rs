@@ -1,20 +1,23 @@
-//! Logs of a process: to standard error, for people or as JSON.
+//! What a process tells its operator beside metrics: log lines on standard error, and where a collector is named, traces, log lines
+//! and metrics by OTLP.
 
-use std::io::IsTerminal;
+mod exporting;
+mod lines;
+mod measured;
+mod sending;
 
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line, for programs.
-    Json,
-}
+pub use exporting::{Otlp, export, flush, register_metrics};
+pub use lines::LogFormat;
 
-/// Logging that can't be set up.
+/// A part of what takes log lines and spans.
+type Part = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Telemetry that can't be set up.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
     /// The filter can't be read.
@@ -27,24 +30,40 @@ pub enum TelemetryError {
         /// Why.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// The collector's address can't be used.
+    #[error(
+        "the OTLP endpoint {endpoint:?} is not usable; write for example \"http://collector:4317\""
+    )]
+    Endpoint {
+        /// What was given.
+        endpoint: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
     /// The process has a logger already.
     #[error("logging is set up twice")]
     Twice,
 }
 
-/// Starts logging to standard error. `filter` as of `tracing_subscriber::EnvFilter`, for example `info`.
-pub fn init(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
-    let env_filter = EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter {
+/// Starts logging to standard error. `filter` as of `tracing_subscriber::EnvFilter`, for example `info`. With a collector, spans and
+/// log lines are gathered for it from now on, and [`export`] begins to send them.
+///
+/// # Errors
+/// When the filter or the collector's address can't be read; the error says what to do.
+pub fn init(filter: &str, format: LogFormat, otlp: Option<&Otlp>) -> Result<(), TelemetryError> {
+    let mut parts = vec![lines::part(env_filter(filter)?, format)];
+    if let Some(otlp) = otlp {
+        parts.extend(exporting::parts(otlp, env_filter(filter)?)?);
+    }
+    tracing_subscriber::registry()
+        .with(parts)
+        .try_init()
+        .map_err(|_| TelemetryError::Twice)
+}
+
+fn env_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter {
         filter: filter.to_owned(),
         source,
-    })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(env_filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    let set = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
-    set.map_err(|_| TelemetryError::Twice)
+    })
 }

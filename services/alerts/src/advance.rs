@@ -3,6 +3,7 @@
 //! What verdicts decide is published and then stored: they come again after a crash, and decide the same. What time decides
 //! would not come out the same once more, so that it is stored first, and published by what is stored.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ use sightline_proto::time::micros;
 use sightline_proto::v1::rt_stream::State;
 use sightline_proto::v1::{Alert, Event, index};
 use sightline_service::failpoint;
+use sightline_service::trace::TraceContext;
 use thiserror::Error;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::Shared;
 use crate::firing::Firing;
@@ -54,6 +57,15 @@ pub(crate) struct Tracked {
     waiting_since: Option<Instant>,
     /// When the last verdict came.
     heard: Instant,
+    /// To which traces the windows belong that came and wait, by epoch and number. They are gone where another process goes on.
+    traces: BTreeMap<(i64, u64), TraceContext>,
+}
+
+/// A verdict on a window.
+pub(crate) struct Judged {
+    pub(crate) epoch_us: i64,
+    pub(crate) window: JudgedWindow,
+    pub(crate) trace: TraceContext,
 }
 
 impl Tracked {
@@ -65,6 +77,7 @@ impl Tracked {
             stored_next: found.value.next_window,
             waiting_since: (!found.value.waiting.is_empty()).then(Instant::now),
             heard: Instant::now(),
+            traces: BTreeMap::new(),
         }
     }
 
@@ -88,6 +101,7 @@ impl Tracked {
             stored_next: 0,
             waiting_since: None,
             heard: Instant::now(),
+            traces: BTreeMap::new(),
         }
     }
 
@@ -143,21 +157,23 @@ pub(crate) fn drop_all(state: &mut EvaluationRecord) {
 }
 
 impl Shared {
-    /// Brings an alert forward by its verdicts, windows with their epochs. After an error the state is the one before, or the
+    /// Brings an alert forward by its verdicts. After an error the state is the one before, or the
     /// catalog's if that is another one.
     pub(crate) async fn advance(
         &self,
         partition: u32,
         id: String,
         tracked: Tracked,
-        windows: Vec<(i64, JudgedWindow)>,
+        windows: Vec<Judged>,
     ) -> (String, Tracked, Result<(), AdvanceError>) {
         let rule = self.rule(&tracked.alert);
         let mut next = tracked.clone();
         next.heard = Instant::now();
         let mut decisions = policy::settle(&mut next.record, &rule);
-        for (epoch_us, judged) in windows {
-            decisions.extend(policy::apply(&mut next.record, epoch_us, judged, &rule));
+        for judged in windows {
+            let (epoch_us, window) = (judged.epoch_us, judged.window);
+            next.traces.insert((epoch_us, window.window), judged.trace);
+            decisions.extend(policy::apply(&mut next.record, epoch_us, window, &rule));
         }
         match self
             .bring_out(partition, &tracked, &mut next, &decisions)
@@ -238,12 +254,18 @@ impl Shared {
             self.check_newest(before).await?;
         }
         for decision in decisions {
-            self.publish(partition, &next.alert, decision).await?;
+            let span = deciding(&next.traces, &next.alert, decision);
+            let publishing = self.publish(partition, &next.alert, decision);
+            publishing.instrument(span).await?;
         }
         if policy::must_store(&before.record, &next.record, decisions) {
             self.store(next).await?;
             failpoint::hit("alerts.after_state");
         }
+        let (epoch_us, waiting) = (next.record.epoch_us, &next.record.waiting);
+        let waits = |number| waiting.iter().any(|window| window.window == number);
+        next.traces
+            .retain(|&(epoch, number), _| epoch == epoch_us && waits(number));
         next.waiting_since = match next.record.waiting.first() {
             None => None,
             same if same == before.record.waiting.first() => before.waiting_since,
@@ -360,4 +382,22 @@ impl Shared {
             _ => before,
         }
     }
+}
+
+/// The span of a decision, under that of the verdict that made it.
+fn deciding(
+    traces: &BTreeMap<(i64, u64), TraceContext>,
+    alert: &Alert,
+    decision: &Decision,
+) -> tracing::Span {
+    let made_by = (decision.epoch_us, decision.window.window);
+    let made_by = traces.get(&made_by).cloned().unwrap_or_default();
+    made_by.above(tracing::info_span!(
+        "decide",
+        sightline.rtstream.id = alert.rtstream_id,
+        sightline.alert.id = alert.id,
+        sightline.index.id = alert.index_id,
+        sightline.firing.opens = decision.opens(),
+        sightline.firing.closes = decision.closes,
+    ))
 }

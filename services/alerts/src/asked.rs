@@ -89,6 +89,7 @@ async fn test(shared: Arc<Shared>, asked: EndpointTestRequest) -> EndpointTestRe
         Err(error) => return failed(Outcome::unsigned(&error).error),
     };
     let started = Instant::now();
+    let headers = webhook::traced(headers);
     let outcome = Outcome::of(&shared.egress.post(&endpoint.url, headers, body).await);
     let took = started.elapsed();
     tracing::info!(

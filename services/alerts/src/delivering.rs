@@ -10,8 +10,10 @@ use sightline_catalog::{CatalogError, endpoints};
 use sightline_message::{TemplateError, render};
 use sightline_proto::internal::{Attempt, Delivery, EndpointRecord};
 use sightline_proto::v1::{Phase, delivery};
+use sightline_service::trace::RTSTREAM;
 use sightline_service::{chain, failpoint};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use crate::attempt::{Outcome, Then};
 use crate::told::{message_id, receiver};
@@ -29,6 +31,7 @@ pub(crate) struct Delivering {
 impl Handler<Delivery> for Delivering {
     async fn handle(&self, received: &Received<Delivery>) -> Result<Vec<Outgoing>, Refusal> {
         let delivery = &received.message;
+        Span::current().record(RTSTREAM, &*delivery.rtstream_id);
         let started = Instant::now();
         let outcome = self
             .attempt(delivery)
@@ -126,8 +129,14 @@ impl Delivering {
             Ok(headers) => headers,
             Err(error) => return Outcome::unsigned(&error),
         };
-        let posting = egress.post(&delivery.url, headers, body);
-        let outcome = Outcome::of(&posting.await);
+        let span = webhook::span(&delivery.url);
+        let posted = async {
+            let headers = webhook::traced(headers);
+            let outcome = Outcome::of(&egress.post(&delivery.url, headers, body).await);
+            webhook::note(&Span::current(), &outcome);
+            outcome
+        };
+        let outcome = posted.instrument(span).await;
         failpoint::hit("alerts.after_post");
         outcome
     }
@@ -192,9 +201,7 @@ impl Delivering {
         if outcome.then == Then::Done && first {
             attempt.decision_to_2xx_us = ended_us - delivery.decided_us;
             attempt.last_frame_to_2xx_us = ended_us - delivery.captured_us;
-            self.shared
-                .metrics
-                .delivered(attempt.decision_to_2xx_us, attempt.last_frame_to_2xx_us);
+            self.shared.metrics.delivered(&attempt);
             attempt.capture_to_sampled_us = between(delivery.captured_us, delivery.sampled_us);
             attempt.sampled_to_verdict_us = between(delivery.sampled_us, delivery.judged_us);
             attempt.verdict_to_decision_us = between(delivery.judged_us, delivery.decided_us);
@@ -299,6 +306,7 @@ mod tests {
     use super::*;
     use sightline_egress::Response;
     use sightline_recordings::links::Links;
+    use sightline_service::trace::TraceContext;
 
     #[test]
     fn the_log_tells_the_times_of_a_receiver_that_is_down_for_days() {
@@ -312,6 +320,7 @@ mod tests {
             subject: String::new(),
             sequence: 1,
             deliveries: 0,
+            trace: TraceContext::default(),
         };
         let mut now_us = 0;
         for minutes in [0.084, 5.0, 30.0, 120.0, 300.0, 600.0, 840.0, 1200.0, 1440.0] {

@@ -28,7 +28,7 @@ use sightline_service::{Shutdown, chain};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::advance::{Tracked, close, drop_all, give_up};
+use crate::advance::{Judged, Tracked, close, drop_all, give_up};
 use crate::watchlist::{Watched, Watchlist, key};
 use crate::{Shared, forget};
 
@@ -105,10 +105,10 @@ async fn watch_the_time(evaluator: &Mutex<Evaluator>) {
     }
 }
 
-/// One alert's verdicts of a batch, with their epochs.
+/// One alert's verdicts of a batch.
 struct Due {
     alert: Arc<Alert>,
-    windows: Vec<(i64, JudgedWindow)>,
+    windows: Vec<Judged>,
 }
 
 struct Evaluator {
@@ -169,7 +169,11 @@ impl Evaluator {
     /// The state of an alert, taken out so that it is lost, and read again from the catalog, if evaluating is cut off.
     fn take(&mut self, id: &str, due: &Due) -> Tracked {
         let alert = Arc::clone(&due.alert);
-        let (epoch_us, first) = &due.windows[0];
+        let Judged {
+            epoch_us,
+            window: first,
+            ..
+        } = &due.windows[0];
         let found = self.shared.catalog.get::<EvaluationRecord>(id);
         match (self.tracked.remove(id), found) {
             (Some(mut own), found) if !found.as_ref().is_some_and(|found| own.is_before(found)) => {
@@ -311,7 +315,11 @@ fn arrange(watched: &Watched, batch: &[Received<Observation>]) -> BTreeMap<Strin
                     windows: Vec::new(),
                 })
                 .windows
-                .push((observed.epoch_us, judged));
+                .push(Judged {
+                    epoch_us: observed.epoch_us,
+                    window: judged,
+                    trace: received.trace.clone(),
+                });
         }
     }
     due

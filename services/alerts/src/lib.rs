@@ -42,6 +42,7 @@ use tokio::task::JoinSet;
 use metrics::AlertMetrics;
 use watchlist::Watchlist;
 
+pub use metrics::register_metrics;
 pub use schedule::Schedule;
 pub use sinks::{Sink, SinkError};
 

@@ -1,4 +1,5 @@
-//! The headers of a webhook: Standard Webhooks 1.0, with a signature by each of the endpoint's secrets that is valid.
+//! The headers of a webhook: Standard Webhooks 1.0, with a signature by each of the endpoint's secrets that is valid, and the trace
+//! that it ends.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,6 +8,12 @@ use ring::hmac;
 use sightline_catalog::endpoints;
 use sightline_catalog::seal::{SealError, SealKey};
 use sightline_proto::internal::EndpointRecord;
+use sightline_service::trace::{HEADER, TraceContext};
+use tracing::Span;
+use tracing::field::Empty;
+use url::Url;
+
+use crate::attempt::{Outcome, Then};
 
 const AGENT: &str = concat!("sightline/", env!("CARGO_PKG_VERSION"));
 
@@ -42,6 +49,42 @@ pub(crate) fn headers(
         }
     }
     Ok(headers)
+}
+
+/// With the span in which this is called.
+pub(crate) fn traced(mut headers: HeaderMap) -> HeaderMap {
+    let header = TraceContext::current().header();
+    if let Some(Ok(header)) = header.map(HeaderValue::try_from) {
+        headers.insert(HeaderName::from_static(HEADER), header);
+    }
+    headers
+}
+
+/// The span of an attempt. Of the URL it has the host alone: the rest may be a secret.
+pub(crate) fn span(url: &str) -> Span {
+    let url = Url::parse(url).ok();
+    let host = url.as_ref().and_then(Url::host_str);
+    tracing::info_span!(
+        "POST",
+        otel.kind = "client",
+        otel.status_code = Empty,
+        otel.status_description = Empty,
+        http.request.method = "POST",
+        http.response.status_code = Empty,
+        server.address = host,
+        server.port = url.as_ref().and_then(Url::port_or_known_default),
+    )
+}
+
+/// Notes on its span how an attempt ended.
+pub(crate) fn note(span: &Span, outcome: &Outcome) {
+    if outcome.status != 0 {
+        span.record("http.response.status_code", outcome.status);
+    }
+    if outcome.then != Then::Done {
+        span.record("otel.status_code", "error");
+        span.record("otel.status_description", outcome.label);
+    }
 }
 
 fn sign(key: &[u8], id: &str, seconds: i64, body: &[u8]) -> String {

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use sightline_service::admin::Readiness;
+use sightline_service::trace::TraceRequests;
 use tonic::Status;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
@@ -30,10 +31,12 @@ pub(crate) fn router(
         .into_axum_router()
         .layer(from_fn_with_state(Gate::grpc(Arc::clone(core)), pass))
         .layer(GrpcWebLayer::new())
-        .layer(from_fn(cors));
+        .layer(from_fn(cors))
+        .layer(TraceRequests::Server);
     let rest = rest::routes(core.config.limits.message_bytes)
         .layer(from_fn_with_state(Gate::rest(Arc::clone(core)), pass))
-        .layer(from_fn(cors));
+        .layer(from_fn(cors))
+        .layer(TraceRequests::Server);
     let probe = move || async move { health(&readiness) };
     console::routes()
         .route("/healthz", get(probe))

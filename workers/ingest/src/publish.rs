@@ -10,7 +10,9 @@ use sightline_proto::internal::{
     AudioChunk, FrameWindow, RtStreamRecord, SampledWindow, Sampling, Utterance,
 };
 use sightline_service::failpoint;
+use sightline_service::trace::{self, TraceContext};
 use tokio::time::sleep;
+use tracing::Instrument;
 
 use crate::Shared;
 use crate::health::Health;
@@ -38,6 +40,7 @@ pub(crate) async fn window(
     let sampling = sampled.sampling.unwrap_or_default();
     let key = ids::sampling_key(&sampling);
     let number = sampled.window;
+    let captured = trace::begin("capture window", sampled.captured_us, rtstream_id);
     let mut window = message(state, rtstream_id, sampling, sampled);
     let left_out = fit(&mut window, LARGEST);
     shared.metrics.frames_left_out.inc_by(left_out as u64);
@@ -56,7 +59,7 @@ pub(crate) async fn window(
             state.vitals.send_modify(|vitals| vitals.crowded += 1);
         }
         failpoint::hit("ingest.before_publish");
-        publish(shared, &subject, &id, &window).await;
+        send(shared, &captured, &subject, &id, &window).await;
         failpoint::hit("ingest.after_publish");
         shared.metrics.windows.inc();
     }
@@ -84,7 +87,8 @@ pub(crate) async fn utterance(
         failpoint::hit("ingest.before_utterance");
         // One that is refused because of its generation must not keep the bus from taking it again.
         let id = format!("{}.{}", chunk.id, chunk.generation);
-        publish(shared, &subject, &id, &chunk).await;
+        let captured = trace::begin("capture utterance", chunk.start_us, rtstream_id);
+        send(shared, &captured, &subject, &id, &chunk).await;
         failpoint::hit("ingest.after_utterance");
         shared.metrics.utterances.inc();
     }
@@ -166,6 +170,28 @@ async fn wait_for_room(shared: &Shared, subject: &Subject) {
 async fn is_crowded(shared: &Shared, subject: &Subject) -> bool {
     let outstanding = shared.bus.outstanding(subject).await;
     outstanding.is_ok_and(|outstanding| outstanding >= OUTSTANDING)
+}
+
+/// Publishes what was captured, as part of its trace.
+async fn send(
+    shared: &Shared,
+    captured: &TraceContext,
+    subject: &Subject,
+    id: &str,
+    message: &impl Message,
+) {
+    let destination = subject.to_string();
+    let span = captured.above(tracing::info_span!(
+        "send",
+        otel.kind = "producer",
+        messaging.system = "nats",
+        messaging.operation.name = "send",
+        "messaging.operation.type" = "send",
+        messaging.destination.name = destination,
+        messaging.message.id = id,
+    ));
+    let publishing = publish(shared, subject, id, message);
+    publishing.instrument(span).await;
 }
 
 /// Publishes until the bus has it: the caller gives up when its lease is lost.

@@ -10,8 +10,10 @@ use sightline_proto::internal::{
 };
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::v1;
+use sightline_service::trace::{TraceRequests, Traced};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
+use tower::Layer;
 
 use super::paging::Position;
 
@@ -28,7 +30,7 @@ const ANSWER_BYTES: usize = 64 << 20;
 
 /// The embeddings service as the gateway sees it.
 #[derive(Clone)]
-pub(crate) struct Records(RecordsServiceClient<Channel>);
+pub(crate) struct Records(RecordsServiceClient<Traced<Channel>>);
 
 /// A page of records.
 pub(crate) struct RecordPage {
@@ -52,7 +54,7 @@ impl RecordPage {
 
 impl Records {
     pub(crate) fn new(channel: Channel) -> Self {
-        let client = RecordsServiceClient::new(channel);
+        let client = RecordsServiceClient::new(TraceRequests::Client.layer(channel));
         Self(client.max_decoding_message_size(ANSWER_BYTES))
     }
 

@@ -2,15 +2,21 @@
 //! that compares what was acknowledged with what came out.
 
 pub mod browser;
+pub mod dice;
 pub mod llama;
 pub mod nats;
 pub mod oracle;
+pub mod otlp;
 pub mod platform;
 pub mod process;
+pub mod proxy;
+pub mod nginx;
 pub mod python;
 pub mod receiver;
+pub mod resources;
 pub mod rtsp;
 pub mod s3;
+pub mod sender;
 pub mod sounds;
 
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Three nats-servers that keep every stream three times, as an operator runs them.
+//! nats-servers as an operator runs them: three that keep every stream three times, or one with a small disk.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,63 @@ struct Server {
     /// Where it tells how it is.
     monitor: u16,
     child: Child,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server that keeps so many bytes and refuses what is beyond; killed when it is dropped.
+pub struct Small {
+    child: Child,
+    /// Its address.
+    pub url: String,
+    _dir: TempDir,
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Small {
+    /// Starts it on a free port. Streams reserve what they may hold at most, which counts as kept.
+    ///
+    /// # Errors
+    /// When nats-server can't be run.
+    pub fn start(bytes: u64) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let [port] = free_ports()?;
+        let config = dir.path().join("nats.conf");
+        let store = dir.path().join("store");
+        let text = format!(
+            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {store:?}, max_file_store: {bytes} }}\n",
+        );
+        std::fs::write(&config, text)?;
+        Ok(Self {
+            child: run(&config)?,
+            url: format!("nats://127.0.0.1:{port}"),
+            _dir: dir,
+        })
+    }
+
+    /// A connection.
+    ///
+    /// # Errors
+    /// When the server does not answer, or its disk is too small for the streams.
+    pub async fn bus(&self) -> Result<Bus> {
+        let config = BusConfig {
+            url: self.url.clone(),
+            name: "test".to_owned(),
+            ..BusConfig::default()
+        };
+        Ok(Bus::connect(&config).await?)
+    }
 }
 
 impl Cluster {
@@ -108,15 +165,6 @@ impl Cluster {
             Ok(is_healthy(monitor).await.unwrap_or(false).then_some(()))
         })
         .await
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for server in &mut self.servers {
-            let _ = server.child.kill();
-            let _ = server.child.wait();
-        }
     }
 }
 

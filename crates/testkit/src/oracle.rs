@@ -70,8 +70,13 @@ impl Ledger {
 
     /// What of the recording was told as lost: from when to when, in order, in microseconds.
     pub fn recording_gaps(&self) -> Vec<(i64, i64)> {
+        self.gaps("recording")
+    }
+
+    /// What of "frames", "audio" or "recording" was told as lost: from when to when, in order, in microseconds.
+    pub fn gaps(&self, what: &str) -> Vec<(i64, i64)> {
         let gaps = self.bodies().filter_map(|(observation, body)| match body {
-            Body::Gap(gap) if gap.what == "recording" => {
+            Body::Gap(gap) if gap.what == what && !gap.reason.is_empty() => {
                 Some((observation.start_us, observation.end_us))
             }
             _ => None,
@@ -79,6 +84,31 @@ impl Ledger {
         let mut gaps: Vec<_> = gaps.collect();
         gaps.sort_unstable();
         gaps
+    }
+
+    /// The windows between the first and the last described one of an index that have no scene: from when to when each, in
+    /// microseconds.
+    pub fn missing(&self, index_id: &str) -> Vec<(i64, i64)> {
+        let described = self.bodies().filter_map(|(observation, body)| match body {
+            Body::Scene(scene) if scene.index_id == index_id => {
+                Some((scene.window, observation.start_us))
+            }
+            _ => None,
+        });
+        let described: BTreeMap<u64, i64> = described.collect();
+        let pairs = described.iter().zip(described.iter().skip(1));
+        let missing = pairs.flat_map(|((&window, &start_us), (&next, &next_us))| {
+            let between = i64::try_from(next - window).unwrap_or(i64::MAX);
+            let length_us = (next_us - start_us) / between;
+            let at_us = move |number: i64| start_us + number * length_us;
+            (1..between).map(move |number| (at_us(number), at_us(number + 1)))
+        });
+        missing.collect()
+    }
+
+    /// The ids of all that was observed.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.observations.keys().map(String::as_str)
     }
 
     /// Compares with what the API lists: everything once, and nothing that the bus does not know.
@@ -186,18 +216,22 @@ impl Ledger {
 /// # Errors
 /// When there is one.
 pub fn no_surprises(process: &Process, expected: &[&str]) -> Result<()> {
-    let loud = |line: &&String| {
-        line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked at")
-    };
     let log = process.log();
-    let surprises: Vec<_> = log
-        .iter()
-        .filter(loud)
-        .filter(|line| !expected.iter().any(|e| line.contains(e)))
-        .collect();
+    let surprises = surprises(&log, expected);
     ensure!(
         surprises.is_empty(),
         "unexpected in the log: {surprises:#?}"
     );
     Ok(())
+}
+
+/// The warnings and errors of a log, without those that contain one of `expected`.
+pub fn surprises<'a>(log: &'a [String], expected: &[&str]) -> Vec<&'a String> {
+    let loud = |line: &&String| {
+        line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked at")
+    };
+    log.iter()
+        .filter(loud)
+        .filter(|line| !expected.iter().any(|e| line.contains(e)))
+        .collect()
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use sightline_bus::embedded::EmbeddedServer;
 use sightline_bus::{Bus, StreamName};
 use sightline_proto::client::Client;
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::nats::Cluster;
 use crate::process::Process;
+use crate::proxy::Proxy;
 use crate::{repository, sample_clip, until};
 
 /// The key that clients of the tests send.
@@ -25,7 +27,7 @@ pub struct Ground {
     pub bus: Bus,
     nats_url: String,
     // In this order: the server stops before its directory goes.
-    _nats: Option<EmbeddedServer>,
+    nats: Option<EmbeddedServer>,
     dir: TempDir,
 }
 
@@ -44,7 +46,7 @@ impl Ground {
             binary: binary.into(),
             bus: Bus::connect(&config).await?,
             nats_url,
-            _nats: Some(nats),
+            nats: Some(nats),
             dir,
         })
     }
@@ -54,13 +56,51 @@ impl Ground {
     /// # Errors
     /// When they do not come up.
     pub async fn over(binary: &str, cluster: &Cluster) -> Result<Self> {
+        Self::at(binary, cluster.bus().await?, &cluster.url)
+    }
+
+    /// Uses the nats-server at `nats_url`, to which `bus` is connected.
+    ///
+    /// # Errors
+    /// When there is no place for files.
+    pub fn at(binary: &str, bus: Bus, nats_url: &str) -> Result<Self> {
         Ok(Self {
             binary: binary.into(),
-            bus: cluster.bus().await?,
-            nats_url: cluster.url.clone(),
-            _nats: None,
+            bus,
+            nats_url: nats_url.to_owned(),
+            nats: None,
             dir: tempfile::tempdir()?,
         })
+    }
+
+    /// A link to the nats-server, and the server's address by it.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn link(&self) -> Result<(Proxy, String)> {
+        let (front, address) = self
+            .nats_url
+            .rsplit_once(['@', '/'])
+            .context("an address")?;
+        let proxy = Proxy::start(address.parse()?).await?;
+        let parted = &self.nats_url[front.len()..=front.len()];
+        let url = format!("{front}{parted}{}", proxy.address());
+        Ok((proxy, url))
+    }
+
+    /// Kills the nats-server, which is then started again.
+    ///
+    /// # Errors
+    /// When it is dead already, or not the test's own.
+    pub fn kill_nats(&self) -> Result<()> {
+        let pid = self.nats_pid().context("a server of the test's own")?;
+        Ok(kill_process(pid, Signal::KILL)?)
+    }
+
+    /// The process id of the nats-server, while it runs.
+    pub fn nats_pid(&self) -> Option<Pid> {
+        let pid = self.nats.as_ref()?.pid()?;
+        Pid::from_raw(pid.cast_signed())
     }
 
     /// A directory for data.
@@ -88,11 +128,14 @@ impl Ground {
             "--admin-listen",
             "127.0.0.1:0",
         ];
-        arguments.extend(["--nats-url", &self.nats_url, "--data-dir", &data]);
+        arguments.extend(["--data-dir", &data]);
+        if !further.contains(&"--nats-url") {
+            arguments.extend(["--nats-url", &self.nats_url]);
+        }
         if !further.contains(&"--media-root") {
             arguments.extend(["--media-root", &media]);
         }
-        arguments.extend(["--allow-egress", "127.0.0.1"]);
+        arguments.extend(["--allow-egress", "127.0.0.1", "--allow-source", "127.0.0.1"]);
         arguments.extend(further);
         let mut process = Process::start(&self.binary, arguments, &[("SIGHTLINE_API_KEY", KEY)])?;
         let line = process.line().await?;
@@ -109,7 +152,23 @@ impl Ground {
     /// # Errors
     /// When it does not come up.
     pub async fn role(&self, role: &str, further: &[&str]) -> Result<(Process, Option<String>)> {
-        let mut arguments = vec![role, "--nats-url", &self.nats_url];
+        self.role_of(&self.binary, role, further).await
+    }
+
+    /// The same with another release's binary.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn role_of(
+        &self,
+        binary: &Path,
+        role: &str,
+        further: &[&str],
+    ) -> Result<(Process, Option<String>)> {
+        let mut arguments = vec![role];
+        if !further.contains(&"--nats-url") {
+            arguments.extend(["--nats-url", &self.nats_url]);
+        }
         let (data, media) = (
             self.dir.path().join("data").display().to_string(),
             media_root(),
@@ -117,14 +176,17 @@ impl Ground {
         if ["gateway", "ingest", "embeddings", "alerts"].contains(&role) {
             arguments.extend(["--data-dir", &data]);
         }
-        if ["gateway", "ingest"].contains(&role) {
+        if ["gateway", "ingest"].contains(&role) && !further.contains(&"--media-root") {
             arguments.extend(["--media-root", &media]);
         }
         if ["gateway", "alerts"].contains(&role) {
             arguments.extend(["--allow-egress", "127.0.0.1"]);
         }
+        if role == "ingest" {
+            arguments.extend(["--allow-source", "127.0.0.1"]);
+        }
         arguments.extend(further);
-        let mut process = Process::start(&self.binary, arguments, &[("SIGHTLINE_API_KEY", KEY)])?;
+        let mut process = Process::start(binary, arguments, &[("SIGHTLINE_API_KEY", KEY)])?;
         let line = process.line().await?;
         let address = line
             .split_once(" on ")

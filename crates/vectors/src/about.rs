@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{EmbeddingModel, VectorError};
+use crate::{EmbeddingModel, Named, VectorError};
 
 /// Changes when a store of an older release can't be used.
 const FORMAT: u32 = 1;
@@ -18,6 +18,9 @@ pub(crate) struct About {
     /// Where the model was loaded from.
     #[serde(default)]
     source: String,
+    /// Revisions of the models that were in use in its place before.
+    #[serde(default)]
+    pub(crate) replaces: Vec<String>,
 }
 
 impl About {
@@ -29,11 +32,39 @@ impl About {
             model: model.revision.clone(),
             dimension: model.dimension as u64,
             source: model.source.clone(),
+            replaces: Vec::new(),
+        }
+    }
+
+    /// Takes note of whose place it is to take.
+    pub(crate) fn replace(&mut self, current: &Self) {
+        let before = current.replaces.iter().chain([&current.model]);
+        let others = before.filter(|revision| **revision != self.model);
+        self.replaces = others.cloned().collect();
+    }
+
+    /// The store as others name it.
+    pub(crate) fn named(about: Option<Self>, name: String) -> Named {
+        match about {
+            Some(about) => Named {
+                name,
+                model: about.model(),
+                replaces: about.replaces,
+            },
+            None => Named {
+                name,
+                model: EmbeddingModel {
+                    revision: String::new(),
+                    dimension: 0,
+                    source: String::new(),
+                },
+                replaces: Vec::new(),
+            },
         }
     }
 
     /// The model whose vectors the store holds.
-    pub(crate) fn model(&self) -> EmbeddingModel {
+    fn model(&self) -> EmbeddingModel {
         EmbeddingModel {
             revision: self.model.clone(),
             dimension: usize::try_from(self.dimension).unwrap_or(0),

@@ -15,8 +15,10 @@ use crate::{EmbeddingModel, VectorError, VectorStore};
 pub struct Named {
     /// Its name among the stores of one place.
     pub name: String,
-    /// The model whose vectors it holds.
+    /// The model whose vectors it holds; one without a revision where that can't be told.
     pub model: EmbeddingModel,
+    /// Revisions of the models whose stores were in use before it, so that one of these is not taken for a newer one.
+    pub replaces: Vec<String>,
 }
 
 /// Somebody's wish that the store in use be built anew.
@@ -70,6 +72,16 @@ pub trait Stores: Send + Sync {
 
     /// Removes every store that is neither in use nor to be, which nobody has open any more. Returns how many there were.
     async fn tidy(&self) -> Result<usize, VectorError>;
+
+    /// Tells other processes that one which wants the model of this store is at work. Does nothing where there can be no other.
+    async fn beat(&self, _name: &str) -> Result<(), VectorError> {
+        Ok(())
+    }
+
+    /// Something that [`Stores::beat`] changes; none where no other process can be at work.
+    async fn pulse(&self, _name: &str) -> Result<Option<String>, VectorError> {
+        Ok(None)
+    }
 
     /// Wishes that the store in use be built anew. Whoever runs it sees that soon, or when it starts.
     ///

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
+use crate::about::About;
 use crate::stores::new_name;
-use crate::{
-    EmbeddingModel, Named, Progress, Rebuild, State, Stores, VectorError, VectorStore, about,
-};
+use crate::{EmbeddingModel, Named, Progress, Rebuild, State, Stores, VectorError, VectorStore};
 
 use super::EdgeStore;
 use super::files::{self, ABOUT, Folder, open_failed, read_json, remove, write_json};
@@ -34,23 +34,23 @@ struct Index {
 
 /// The stores below a folder of this machine.
 pub struct EdgeStores {
-    root: PathBuf,
+    place: Place,
     /// None for who only looks and wishes.
     lock: Option<Folder>,
 }
 
 impl EdgeStores {
-    /// Takes the place for this process, made if there is none.
+    /// Takes the place for this process, made if there is none. It blocks, for a moment.
     ///
     /// # Errors
     /// `Locked` while another process has it, `Open` when its files can't be used.
     pub fn lock(root: &Path) -> Result<Self, VectorError> {
         let lock = Folder::lock(root)?;
         let stores = Self {
-            root: root.to_owned(),
+            place: Place(root.to_owned()),
             lock: Some(lock),
         };
-        stores.adopt()?;
+        stores.place.adopt()?;
         Ok(stores)
     }
 
@@ -58,7 +58,7 @@ impl EdgeStores {
     #[must_use]
     pub fn look(root: &Path) -> Self {
         Self {
-            root: root.to_owned(),
+            place: Place(root.to_owned()),
             lock: None,
         }
     }
@@ -66,46 +66,65 @@ impl EdgeStores {
     /// Whether a process has the place now.
     #[must_use]
     pub fn in_use(&self) -> bool {
-        self.lock.is_some() || matches!(Folder::lock(&self.root), Err(VectorError::Locked { .. }))
+        self.lock.is_some()
+            || matches!(Folder::lock(&self.place.0), Err(VectorError::Locked { .. }))
     }
 
-    /// Deletes every store below the place: the next one that is made there is empty and has another identity.
+    /// Deletes every store below the place: the next one that is made there is empty and has another identity. It blocks.
     ///
     /// # Errors
     /// `Locked` while a process has it, `Open` when it can't be deleted.
     pub fn delete(root: &Path) -> Result<(), VectorError> {
         let stores = Self::lock(root)?;
-        stores.write(&Index::default())?;
-        stores.remove_all_but(&Index::default()).map(drop)
+        stores.place.write(&Index::default())?;
+        stores.place.remove_all_but(&Index::default()).map(drop)
+    }
+
+    /// Works on the place's files off the async threads.
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Place) -> Result<T, VectorError> + Send + 'static,
+    ) -> Result<T, VectorError> {
+        let place = self.place.clone();
+        let working = spawn_blocking(move || work(&place)).await;
+        working.map_err(|error| open_failed(&self.place.0, error.into()))?
+    }
+}
+
+/// The folder. Its files are read and written by threads that may block.
+#[derive(Clone)]
+struct Place(PathBuf);
+
+impl Place {
+    fn file(&self, store: &str, name: &str) -> PathBuf {
+        self.0.join(store).join(name)
     }
 
     /// Takes over the one store of an older release, which lay in the place itself.
     fn adopt(&self) -> Result<(), VectorError> {
-        if !self.root.join(ABOUT).exists() {
+        let Self(root) = self;
+        if !root.join(ABOUT).exists() {
             return Ok(());
         }
-        if !self.root.join(INDEX).exists() {
+        if !root.join(INDEX).exists() {
             self.write(&Index {
                 current: Some(FIRST.to_owned()),
                 next: None,
             })?;
         }
-        let to = self.root.join(FIRST);
+        let to = root.join(FIRST);
         let moved = fs::create_dir_all(&to)
-            .and_then(|()| remove(fs::rename(self.root.join("edge"), to.join("edge"))))
-            .and_then(|()| fs::rename(self.root.join(ABOUT), to.join(ABOUT)));
+            .and_then(|()| remove(fs::rename(root.join("edge"), to.join("edge"))))
+            .and_then(|()| fs::rename(root.join(ABOUT), to.join(ABOUT)));
         moved.map_err(|error| self.failed(error))
     }
 
     fn index(&self) -> Result<Index, VectorError> {
-        let index = read_json(&self.root.join(INDEX));
-        index
-            .map(Option::unwrap_or_default)
-            .map_err(|source| open_failed(&self.root, source))
+        Ok(self.read(&self.0.join(INDEX))?.unwrap_or_default())
     }
 
     fn write(&self, index: &Index) -> Result<(), VectorError> {
-        write_json(&self.root.join(INDEX), index).map_err(|error| self.failed(error))
+        self.put(&self.0.join(INDEX), index)
     }
 
     fn change(&self, change: impl FnOnce(&mut Index)) -> Result<(), VectorError> {
@@ -118,28 +137,52 @@ impl EdgeStores {
         self.write(&index)
     }
 
+    fn state(&self) -> Result<State, VectorError> {
+        let Index { current, next } = self.index()?;
+        let rebuild = match &current {
+            Some(name) => self.read(&self.file(name, REBUILD))?,
+            None => None,
+        };
+        Ok(State {
+            current: current.map(|name| self.named(name)).transpose()?,
+            next: next.map(|name| self.named(name)).transpose()?,
+            rebuild,
+        })
+    }
+
     /// A store by its name. One that is gone, or does not say what it is any more, holds vectors of nobody; one that can't be read
     /// now may be read later.
     fn named(&self, name: String) -> Result<Named, VectorError> {
-        let about = match files::about(&self.root.join(&name)) {
+        let about = match files::about(&self.0.join(&name)) {
             Err(VectorError::Open { source, .. }) if !source.is::<std::io::Error>() => {
                 tracing::warn!(%source, name, "a vector store does not say what it holds");
                 None
             }
             read => read?,
         };
-        let model = about.as_ref().map(about::About::model);
-        let model = model.unwrap_or_else(|| EmbeddingModel {
-            revision: String::new(),
-            dimension: 0,
-            source: String::new(),
-        });
-        Ok(Named { name, model })
+        Ok(About::named(about, name))
+    }
+
+    /// Names a store that was made: the one in use if there is none yet, otherwise the next one.
+    fn begin(&self, name: String) -> Result<(), VectorError> {
+        let current = self.index()?.current;
+        let current = current.map(|current| files::about(&self.0.join(current)));
+        // One that can't be read is replaced by nobody's order.
+        if let Some(Ok(Some(current))) = current
+            && let Some(mut about) = files::about(&self.0.join(&name))?
+        {
+            about.replace(&current);
+            self.put(&self.file(&name, ABOUT), &about)?;
+        }
+        self.change(|index| match index.current {
+            None => index.current = Some(name),
+            Some(_) => index.next = Some(name),
+        })
     }
 
     fn remove_all_but(&self, index: &Index) -> Result<usize, VectorError> {
         let mut removed = 0;
-        let entries = fs::read_dir(&self.root).map_err(|error| self.failed(error))?;
+        let entries = fs::read_dir(&self.0).map_err(|error| self.failed(error))?;
         for entry in entries {
             let entry = entry.map_err(|error| self.failed(error))?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -152,88 +195,90 @@ impl EdgeStores {
         Ok(removed)
     }
 
+    fn read<T: DeserializeOwned>(&self, file: &Path) -> Result<Option<T>, VectorError> {
+        read_json(file).map_err(|source| open_failed(&self.0, source))
+    }
+
+    fn put(&self, file: &Path, value: &impl Serialize) -> Result<(), VectorError> {
+        write_json(file, value).map_err(|error| self.failed(error))
+    }
+
     fn failed(&self, source: std::io::Error) -> VectorError {
-        open_failed(&self.root, source.into())
+        open_failed(&self.0, source.into())
     }
 }
 
 #[async_trait]
 impl Stores for EdgeStores {
     async fn state(&self) -> Result<State, VectorError> {
-        let Index { current, next } = self.index()?;
-        let wish = current
-            .as_ref()
-            .map(|name| self.root.join(name).join(REBUILD));
-        let rebuild = match wish {
-            Some(file) => read_json(&file).map_err(|source| open_failed(&self.root, source))?,
-            None => None,
-        };
-        Ok(State {
-            current: current.map(|name| self.named(name)).transpose()?,
-            next: next.map(|name| self.named(name)).transpose()?,
-            rebuild,
-        })
+        self.with(Place::state).await
     }
 
     async fn begin(&self, model: &EmbeddingModel) -> Result<(), VectorError> {
         let name = new_name(model);
-        let dir = self.root.join(&name);
-        let made = EdgeStore::open(&dir, model.clone()).await?;
-        // Closing it waits for its thread.
-        let closed = spawn_blocking(move || drop(made)).await;
-        closed.map_err(|error| open_failed(&dir, error.into()))?;
-        self.change(|index| match index.current {
-            None => index.current = Some(name),
-            Some(_) => index.next = Some(name),
+        let made = EdgeStore::open(&self.place.0.join(&name), model.clone()).await?;
+        self.with(move |place| {
+            // Closing it waits for its thread.
+            drop(made);
+            place.begin(name)
         })
+        .await
     }
 
     async fn open(&self, named: &Named) -> Result<Arc<dyn VectorStore>, VectorError> {
-        let dir = self.root.join(&named.name);
-        if files::about(&dir)?.is_none() {
+        let dir = self.place.0.join(&named.name);
+        let looked = dir.clone();
+        let about = self.with(move |_| files::about(&looked)).await?;
+        if about.is_none() {
             return Err(open_failed(&dir, "it holds no store".into()));
         }
         Ok(Arc::new(EdgeStore::open(&dir, named.model.clone()).await?))
     }
 
     async fn switch(&self, next: &str) -> Result<(), VectorError> {
-        self.change(|index| {
-            if index.next.as_deref() == Some(next) {
+        let next = next.to_owned();
+        let change = move |index: &mut Index| {
+            if index.next.as_ref() == Some(&next) {
                 index.current = index.next.take();
             }
-        })
+        };
+        self.with(move |place| place.change(change)).await
     }
 
     async fn give_up(&self) -> Result<(), VectorError> {
-        self.change(|index| index.next = None)
+        self.with(|place| place.change(|index| index.next = None))
+            .await
     }
 
     async fn tidy(&self) -> Result<usize, VectorError> {
-        self.remove_all_but(&self.index()?)
+        self.with(|place| place.remove_all_but(&place.index()?))
+            .await
     }
 
     async fn ask(&self, rebuild: Rebuild) -> Result<(), VectorError> {
-        let Some(current) = self.index()?.current else {
-            let message = format!("there is no vector store in {}", self.root.display());
-            return Err(VectorError::Invalid(message));
-        };
-        let file = self.root.join(current).join(REBUILD);
-        write_json(&file, &rebuild).map_err(|error| self.failed(error))
+        self.with(move |place| {
+            let Some(current) = place.index()?.current else {
+                let message = format!("there is no vector store in {}", place.0.display());
+                return Err(VectorError::Invalid(message));
+            };
+            place.put(&place.file(&current, REBUILD), &rebuild)
+        })
+        .await
     }
 
     async fn note(&self, progress: Progress) -> Result<(), VectorError> {
-        let Some(next) = self.index()?.next else {
-            return Ok(());
-        };
-        let file = self.root.join(next).join(PROGRESS);
-        write_json(&file, &progress).map_err(|error| self.failed(error))
+        self.with(move |place| match place.index()?.next {
+            Some(next) => place.put(&place.file(&next, PROGRESS), &progress),
+            None => Ok(()),
+        })
+        .await
     }
 
     async fn progress(&self) -> Result<Option<Progress>, VectorError> {
-        let Some(next) = self.index()?.next else {
-            return Ok(None);
-        };
-        let progress = read_json(&self.root.join(next).join(PROGRESS));
-        progress.map_err(|source| open_failed(&self.root, source))
+        self.with(|place| match place.index()?.next {
+            Some(next) => place.read(&place.file(&next, PROGRESS)),
+            None => Ok(None),
+        })
+        .await
     }
 }

@@ -5,17 +5,28 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::CreateAliasBuilder;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::about::About;
 use crate::stores::{is_name, new_name};
 use crate::{EmbeddingModel, Named, Progress, Rebuild, State, Stores, VectorError, VectorStore};
 
-use super::{Client, QdrantConfig, QdrantStore};
+use super::client::{ABOUT, Client};
+use super::{QdrantConfig, QdrantStore};
 
 /// The point of a collection that says that it is to be built anew.
 const REBUILD: Uuid = Uuid::max();
 /// The point of a collection that says how far it is filled.
 const PROGRESS: Uuid = Uuid::from_u128(1);
+/// The point of a collection that says that somebody who wants its model is at work.
+const BEAT: Uuid = Uuid::from_u128(2);
+
+/// Another one each time.
+#[derive(Serialize, Deserialize)]
+struct Beat {
+    beat: String,
+}
 
 /// The collections of a Qdrant server whose names begin with that of the configuration.
 pub struct QdrantStores {
@@ -96,15 +107,21 @@ impl QdrantStores {
             return Ok(None);
         };
         let about = self.client(&name)?.about().await?;
-        let model = about.map_or_else(
-            || EmbeddingModel {
-                revision: String::new(),
-                dimension: 0,
-                source: String::new(),
-            },
-            |about| about.model(),
-        );
-        Ok(Some(Named { name, model }))
+        Ok(Some(About::named(about, name)))
+    }
+
+    /// Has a new collection say whose place it is to take.
+    async fn note_replaced(&self, name: &str, current: Option<&str>) -> Result<(), VectorError> {
+        let Some(current) = current else {
+            return Ok(());
+        };
+        let new = self.client(name)?;
+        let current = self.client(current)?.about().await?;
+        if let (Some(mut about), Some(current)) = (new.about().await?, current) {
+            about.replace(&current);
+            new.put(ABOUT, &about).await?;
+        }
+        Ok(())
     }
 }
 
@@ -126,6 +143,9 @@ impl Stores for QdrantStores {
     async fn begin(&self, model: &EmbeddingModel) -> Result<(), VectorError> {
         let name = format!("{}-{}", self.base(), new_name(model));
         QdrantStore::connect(self.config(&name), model.clone()).await?;
+        let aliases = self.aliases().await?;
+        self.note_replaced(&name, aliases.current.as_deref())
+            .await?;
         // Of several processes that begin at the same time, the first one's is taken by all; the others' are removed.
         let aliases = self.aliases().await?;
         match (aliases.current, aliases.next) {
@@ -170,6 +190,16 @@ impl Stores for QdrantStores {
             }
         }
         Ok(removed)
+    }
+
+    async fn beat(&self, name: &str) -> Result<(), VectorError> {
+        let beat = Uuid::new_v4().simple().to_string();
+        self.client(name)?.put(BEAT, &Beat { beat }).await
+    }
+
+    async fn pulse(&self, name: &str) -> Result<Option<String>, VectorError> {
+        let beat: Option<Beat> = self.client(name)?.get(BEAT).await?;
+        Ok(Some(beat.map(|beat| beat.beat).unwrap_or_default()))
     }
 
     async fn ask(&self, rebuild: Rebuild) -> Result<(), VectorError> {

@@ -98,6 +98,16 @@ async fn change_places(stores: &dyn Stores, look: &dyn Stores) -> Result<()> {
         (&Some(first.clone()), Some(wish))
     );
     assert_eq!(next.model, other());
+    // Who sees it knows which of the two came last, and where there may be others, whether one of them is at work.
+    assert_eq!(
+        (first.replaces.len(), &next.replaces),
+        (0, &vec![model().revision])
+    );
+    for name in [&first.name, &next.name] {
+        let pulse = look.pulse(name).await?;
+        stores.beat(name).await?;
+        assert!(pulse.is_none() || pulse != look.pulse(name).await?);
+    }
     let progress = Progress { done: 3, total: 9 };
     stores.note(progress).await?;
     assert_eq!(look.progress().await?, Some(progress));

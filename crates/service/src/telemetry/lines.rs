@@ -25,7 +25,7 @@ pub enum LogFormat {
 
 /// What writes the lines. It sees no spans, so that without a collector there are none.
 pub(super) fn part(filter: EnvFilter, format: LogFormat) -> Part {
-    let filter = filter.and(filter_fn(|metadata| metadata.is_event()));
+    let filter = filter.and(filter_fn(|metadata| !metadata.is_span()));
     let lines = lines::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);

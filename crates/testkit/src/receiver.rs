@@ -18,6 +18,8 @@ use tokio::sync::watch;
 pub struct Webhook {
     /// Header `webhook-id`.
     pub id: String,
+    /// Header `traceparent`; empty if there is none.
+    pub traceparent: String,
     /// The body.
     pub body: Value,
 }
@@ -76,10 +78,10 @@ impl Receiver {
 }
 
 async fn take(State(taken): State<Taken>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let id = headers
-        .get("webhook-id")
-        .and_then(|id| id.to_str().ok())
-        .unwrap_or_default();
+    let header = |name: &str| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
     let Ok(body) = serde_json::from_slice(&body) else {
         return StatusCode::BAD_REQUEST;
     };
@@ -88,7 +90,8 @@ async fn take(State(taken): State<Taken>, headers: HeaderMap, body: Bytes) -> St
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
     webhooks.push(Webhook {
-        id: id.to_owned(),
+        id: header("webhook-id"),
+        traceparent: header("traceparent"),
         body,
     });
     taken.count.send_replace(webhooks.len());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ipnet::IpNet;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sightline_alerts::Sink;
 use sightline_bus::{Bus, BusConfig};
@@ -244,6 +245,8 @@ pub struct IngestOptions {
     pub capacity: usize,
     /// The one directory of file sources.
     pub media_root: Option<PathBuf>,
+    /// What is not public, and where sources may be nevertheless.
+    pub reach: Vec<IpNet>,
     /// Opens sources' credentials.
     pub seal: SealKey,
     /// Where recordings go.
@@ -263,7 +266,7 @@ pub async fn ingest(base: Base, options: IngestOptions) -> Result<()> {
     let config = sightline_ingest::Config {
         worker: format!("{}-{}", host_name(), std::process::id()),
         capacity: options.capacity,
-        child: vec![program.into_os_string(), OsString::from("ingest-child")],
+        child: child(program.into_os_string(), &options.reach),
         media_root: options.media_root,
         frame_edge: FRAME_EDGE,
         engine: ENGINE.to_owned(),
@@ -282,6 +285,15 @@ pub async fn ingest(base: Base, options: IngestOptions) -> Result<()> {
         library: options.library,
     };
     Ok(sightline_ingest::serve(config, deps, base.shutdown).await?)
+}
+
+/// The program that reads one stream, and what it is told.
+fn child(program: OsString, reach: &[IpNet]) -> Vec<OsString> {
+    let ranges = reach.iter().map(|net| format!("--allow-source={net}").into());
+    [program, "ingest-child".into()]
+        .into_iter()
+        .chain(ranges)
+        .collect()
 }
 
 /// Runs a caption worker for each describing model; together they get `cores`.

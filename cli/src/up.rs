@@ -34,6 +34,7 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         nats: args.nats,
         nats_server: args.nats_server,
         media_root: args.sources.media_root,
+        reach: args.reach.allow_source,
         egress: Policy {
             allow: args.egress.allow_egress,
         },

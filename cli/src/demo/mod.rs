@@ -143,6 +143,7 @@ fn options(args: &DemoArgs, clip: &Path, api_key: String) -> Result<Options> {
         nats: NatsArgs::default(),
         nats_server: PathBuf::from("nats-server"),
         media_root: clip.parent().map(Path::to_owned),
+        reach: Vec::new(),
         egress: Policy {
             allow: vec![IpAddr::from(Ipv4Addr::LOCALHOST).into()],
         },

@@ -40,7 +40,7 @@ export function ConnectPage() {
   return (
     <Page title="Connect a stream">
       <form class="card form" onSubmit={submit}>
-        <Field label="Source" hint="rtsp://… or rtsps://… of a camera, or file:///… below the folder that the server was given with --media-root. Credentials in it are stored encrypted and never shown again.">
+        <Field label="Source" hint="rtsp://…, rtmp://…, srt://… or http(s)://… (a playlist, an endless stream or a file), or file:///… below the folder that the server was given with --media-root. Credentials in it are stored encrypted and never shown again.">
           {(props) => <input {...props} type="text" inputMode="url" spellcheck={false} autocomplete="off" required value={url} onInput={(event) => setUrl(event.currentTarget.value)} />}
         </Field>
         <Field label="Name">

@@ -22,7 +22,9 @@ pub enum SourceError {
     #[error("the URL holds control characters; remove them")]
     ControlCharacters,
     /// A scheme that is not supported.
-    #[error("sources of {scheme}:// are not supported; use rtsp://, rtsps:// or file://")]
+    #[error(
+        "sources of {scheme}:// are not supported; use rtsp://, rtsps://, rtmp://, rtmps://, srt://, http://, https:// or file://"
+    )]
     Scheme {
         /// The URL's scheme.
         scheme: String,
@@ -33,6 +35,27 @@ pub enum SourceError {
     /// A port or host that nothing can be connected to.
     #[error("the URL's host or port can't be connected to")]
     Address,
+    /// RTMP without an application or a stream.
+    #[error(
+        "the URL names no application and stream; write for example rtmp://server.example/live/stream"
+    )]
+    RtmpPath,
+    /// RTMP with credentials where no server takes them.
+    #[error(
+        "RTMP takes no user name and password before the host; write them as the server wants them in the query"
+    )]
+    RtmpUser,
+    /// SRT without a port, of which it has no usual one.
+    #[error("the URL names no port; write for example srt://encoder.example:9000")]
+    SrtPort,
+    /// SRT with something that is not taken from a URL.
+    #[error(
+        "SRT takes mode=caller, streamid, passphrase, pbkeylen and latency in the query, and nothing else; write %23 for a '#'"
+    )]
+    SrtOption,
+    /// A passphrase that SRT refuses.
+    #[error("SRT's passphrase has 10 to 79 characters")]
+    SrtPassphrase,
     /// A file on another machine.
     #[error("a file URL has no host; write file:///path/of/the/file")]
     FileHost,
@@ -134,8 +157,8 @@ fn holds_values(segment: &str) -> bool {
         .any(|mark| lower.contains(mark))
 }
 
-/// Says whether a source may be read: `rtsp://` and `rtsps://` with a host, and regular files below `media_root` after
-/// resolving links. Where a camera's host may be is decided when it is connected to. Blocks on the file system.
+/// Says whether a source may be read: RTSP, RTMP, SRT and HTTP with a host, and regular files below `media_root` after
+/// resolving links. Where a host may be is decided when it is connected to. Blocks on the file system.
 ///
 /// # Errors
 /// When it may not; the error says what to do.
@@ -146,7 +169,9 @@ pub fn check(url: &str, media_root: Option<&Path>) -> Result<Source, SourceError
     }
     let url = Url::parse(url).map_err(|source| SourceError::Malformed { source })?;
     match url.scheme() {
-        "rtsp" | "rtsps" => camera(url),
+        "rtsp" | "rtsps" | "http" | "https" => camera(url),
+        "rtmp" | "rtmps" => rtmp(url),
+        "srt" => srt(url),
         "file" => file(url, media_root),
         scheme => Err(SourceError::Scheme {
             scheme: scheme.to_owned(),
@@ -163,6 +188,49 @@ fn camera(url: Url) -> Result<Source, SourceError> {
         return Err(SourceError::Address);
     }
     Ok(Source { url, path: None })
+}
+
+fn rtmp(url: Url) -> Result<Source, SourceError> {
+    let source = camera(url)?;
+    let url = source.url();
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(SourceError::RtmpUser);
+    }
+    let path = url.path().trim_start_matches('/').rsplit_once('/');
+    match path {
+        Some((application, stream)) if !application.is_empty() && !stream.is_empty() => Ok(source),
+        _ => Err(SourceError::RtmpPath),
+    }
+}
+
+fn srt(url: Url) -> Result<Source, SourceError> {
+    let source = camera(url)?;
+    let url = source.url();
+    if url.port().is_none() {
+        return Err(SourceError::SrtPort);
+    }
+    let bare = matches!(url.path(), "" | "/") && url.fragment().is_none();
+    if !bare || !url.username().is_empty() || url.password().is_some() {
+        return Err(SourceError::SrtOption);
+    }
+    for (key, value) in url.query_pairs() {
+        let fits = match &*key {
+            "mode" => value == "caller",
+            "streamid" => (1..=512).contains(&value.len()),
+            "passphrase" if !(10..=79).contains(&value.len()) => {
+                return Err(SourceError::SrtPassphrase);
+            }
+            "passphrase" => true,
+            "pbkeylen" => matches!(&*value, "16" | "24" | "32"),
+            // A minute is far beyond what anybody waits for.
+            "latency" => value.parse::<u32>().is_ok_and(|ms| ms <= 60_000),
+            _ => false,
+        };
+        if !fits || value.chars().any(char::is_control) {
+            return Err(SourceError::SrtOption);
+        }
+    }
+    Ok(source)
 }
 
 fn file(url: Url, media_root: Option<&Path>) -> Result<Source, SourceError> {

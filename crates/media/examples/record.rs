@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sightline_media::{Control, play};
+use sightline_media::{Control, Policy, play};
 use sightline_proto::internal::child_report::Report;
 use sightline_proto::internal::{OpenSource, TakeFrom};
 use sightline_service::clock::SystemClock;
@@ -27,6 +27,12 @@ fn main() {
             std::fs::write(name, &segment.ts).expect("written");
         }
     };
-    let ended = play(&open, &control, Arc::new(SystemClock), Box::new(report));
+    let ended = play(
+        &open,
+        &Policy::default(),
+        &control,
+        Arc::new(SystemClock),
+        Box::new(report),
+    );
     println!("{ended:?}");
 }

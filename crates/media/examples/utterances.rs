@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use sightline_media::{Control, play};
+use sightline_media::{Control, Policy, play};
 use sightline_proto::internal::child_report::Report;
 use sightline_proto::internal::{OpenSource, TakeFrom};
 use sightline_service::clock::SystemClock;
@@ -28,7 +28,13 @@ fn main() {
             fs::write(name, wav).expect("written");
         }
     };
-    let ended = play(&open, &control, Arc::new(SystemClock), Box::new(report));
+    let ended = play(
+        &open,
+        &Policy::default(),
+        &control,
+        Arc::new(SystemClock),
+        Box::new(report),
+    );
     println!("{ended:?}");
 }
 

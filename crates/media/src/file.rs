@@ -14,6 +14,7 @@ use crate::chain::element;
 use crate::codecs;
 use crate::error::Failure;
 use crate::session::Session;
+use crate::timeline::Pace;
 use crate::tracks::Tracks;
 
 /// How much of a file is looked at to tell what it is.
@@ -43,15 +44,28 @@ pub(crate) fn build(
         .add_many([&source, &demuxer])
         .and_then(|()| source.link(&demuxer))
         .map_err(|e| Failure::passing(format!("it cannot be opened: {}", e.message)))?;
+    attach_tracks(&demuxer, pipeline, session, tracks);
+    Ok(())
+}
+
+/// Attaches what a demuxer finds, and says on the pipeline's bus when that is all. What can wait is held until then.
+pub(crate) fn attach_tracks(
+    demuxer: &gst::Element,
+    pipeline: &gst::Pipeline,
+    session: &Arc<Session>,
+    tracks: &Arc<Tracks>,
+) {
     let (weak_tracks, weak_session) = (Arc::downgrade(tracks), Arc::downgrade(session));
+    let hold = session.timeline.pace != Pace::Live;
     demuxer.connect_pad_added(move |_, pad| {
-        let found = weak_tracks.upgrade().map_or(Ok(()), |t| attach(&t, pad));
+        let found = weak_tracks
+            .upgrade()
+            .map_or(Ok(()), |t| attach(&t, pad, hold));
         if let (Err(failure), Some(session)) = (found, weak_session.upgrade()) {
             session.fail(failure);
         }
     });
-    announce_last_pad(&demuxer, pipeline.downgrade());
-    Ok(())
+    announce_last_pad(demuxer, pipeline.downgrade());
 }
 
 /// The element for a file's container, and whether its times count from the start of the file.
@@ -86,7 +100,7 @@ fn container_of(path: &Path) -> Result<(&'static str, bool), Failure> {
     })
 }
 
-fn attach(tracks: &Tracks, pad: &gst::Pad) -> Result<(), Failure> {
+fn attach(tracks: &Tracks, pad: &gst::Pad, hold: bool) -> Result<(), Failure> {
     let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
     let medium = codecs::medium_of(&caps);
     if !tracks.wants(medium)? {
@@ -94,7 +108,9 @@ fn attach(tracks: &Tracks, pad: &gst::Pad) -> Result<(), Failure> {
     }
     match codecs::codec_of(&caps) {
         Some(codec) => {
-            tracks.hold(pad);
+            if hold {
+                tracks.hold(pad);
+            }
             tracks.attach(pad, codec)
         }
         None => {

@@ -6,66 +6,25 @@
 //! client does not tell, and speaks TLS.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::net::{Ipv4Addr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
-use std::thread::JoinHandle;
-use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use url::{Host, Url};
 
 use crate::answers::Answers;
+use crate::background::Background;
 use crate::error::Failure;
 use crate::session::Session;
+use crate::target::Target;
 
-/// How long connecting may take: resolving, all addresses, and TLS.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(8);
 /// Bytes that are passed on at once.
 const PIECE: usize = 16 << 10;
-
-/// Which camera to connect to.
-pub(crate) struct Target {
-    host: String,
-    port: u16,
-    tls: bool,
-    /// The addresses that may be connected to; empty for whatever the host resolves to.
-    addresses: Vec<IpAddr>,
-}
-
-impl Target {
-    /// From a camera's URL and the addresses that are allowed.
-    ///
-    /// # Errors
-    /// When the URL names no host.
-    pub(crate) fn new(url: &Url, addresses: &[String]) -> Result<Self, Failure> {
-        let host = match url.host() {
-            Some(Host::Ipv6(address)) => address.to_string(),
-            Some(host) => host.to_string(),
-            None => return Err(Failure::permanent("its URL names no host")),
-        };
-        let tls = url.scheme() == "rtsps";
-        let parsed: Result<Vec<IpAddr>, _> = addresses.iter().map(|a| a.parse()).collect();
-        Ok(Self {
-            host,
-            port: url.port().unwrap_or(if tls { 322 } else { 554 }),
-            tls,
-            addresses: parsed.map_err(|e| Failure::permanent(format!("its address: {e}")))?,
-        })
-    }
-}
 
 /// A running guard. Dropping it breaks its connections.
 pub(crate) struct Guard {
     port: u16,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    background: Background,
 }
 
 impl Guard {
@@ -78,55 +37,20 @@ impl Guard {
         let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
-        let (stop, stopped) = oneshot::channel();
-        let (started, starting) = sync_channel(1);
-        let thread = std::thread::Builder::new()
-            .name("rtsp-guard".to_owned())
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
-                match runtime {
-                    Ok(runtime) => {
-                        let _ = started.send(Ok(()));
-                        runtime.block_on(async {
-                            tokio::select! {
-                                () = relay_all(listener, &target, &session) => {}
-                                _ = stopped => {}
-                            }
-                        });
-                    }
-                    Err(error) => {
-                        let _ = started.send(Err(error));
-                    }
-                }
-            })
-            .map_err(failed)?;
-        starting
-            .recv()
-            .unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
-            .map_err(failed)?;
-        Ok(Self {
-            port,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let background = Background::start("rtsp-guard", move || async move {
+            relay_all(listener, &target, &session).await;
+        })?;
+        Ok(Self { port, background })
     }
 
     /// Where the client is to connect to, on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
-}
 
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+    /// What has to be kept for as long as the client is to be connected.
+    pub(crate) fn into_background(self) -> Background {
+        self.background
     }
 }
 
@@ -146,82 +70,15 @@ async fn relay_all(listener: StdListener, target: &Target, session: &Session) {
 }
 
 async fn relay(client: &mut TcpStream, target: &Target, session: &Session) -> Result<(), Failure> {
-    let camera = match timeout(CONNECT_DEADLINE, connect(target)).await {
-        Ok(connected) => connected?,
-        Err(_) => {
-            let seconds = CONNECT_DEADLINE.as_secs();
-            return Err(unreachable(
-                target,
-                &format!("no answer within {seconds} s"),
-            ));
-        }
-    };
+    let camera = target.connect().await?;
     // Requests are small: waiting to fill a packet only delays them.
     let _ = client.set_nodelay(true);
-    if !target.tls {
-        return pass(client, camera, session).await;
-    }
-    let secured = match timeout(CONNECT_DEADLINE, secure(camera, target)).await {
-        Ok(secured) => secured?,
-        Err(_) => return Err(unreachable(target, "no TLS within the deadline")),
-    };
-    pass(client, secured, session).await
-}
-
-/// Connects to the first allowed address that answers.
-async fn connect(target: &Target) -> Result<TcpStream, Failure> {
-    let addresses: Vec<SocketAddr> = if target.addresses.is_empty() {
-        tokio::net::lookup_host((target.host.as_str(), target.port))
-            .await
-            .map_err(|e| unreachable(target, &e.to_string()))?
-            .collect()
+    if target.tls {
+        let secured = target.secure(camera).await?;
+        pass(client, secured, session).await
     } else {
-        let allowed = target.addresses.iter();
-        allowed.map(|a| SocketAddr::new(*a, target.port)).collect()
-    };
-    let mut last = unreachable(target, "its name has no address");
-    for address in &addresses {
-        let share = CONNECT_DEADLINE / u32::try_from(addresses.len()).unwrap_or(1);
-        match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(camera)) => {
-                let _ = camera.set_nodelay(true);
-                return Ok(camera);
-            }
-            Ok(Err(error)) => last = unreachable(target, &error.to_string()),
-            Err(_) => last = unreachable(target, "no answer"),
-        }
+        pass(client, camera, session).await
     }
-    Err(last)
-}
-
-async fn secure(
-    camera: TcpStream,
-    target: &Target,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| Failure::permanent(format!("TLS: {e}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from(target.host.clone())
-        .map_err(|e| Failure::permanent(format!("TLS: {e}")))?;
-    let connector = TlsConnector::from(Arc::new(config));
-    connector.connect(name, camera).await.map_err(|error| {
-        let untrusted = error
-            .get_ref()
-            .and_then(|e| e.downcast_ref::<rustls::Error>())
-            .is_some_and(|e| matches!(e, rustls::Error::InvalidCertificate(_)));
-        if untrusted {
-            Failure::permanent(format!(
-                "the camera's certificate is not trusted by this machine: {error}"
-            ))
-        } else {
-            unreachable(target, &format!("TLS: {error}"))
-        }
-    })
 }
 
 /// Passes bytes both ways until one side is done.
@@ -284,9 +141,4 @@ fn closed(session: &Session, why: &str) -> Closed {
     } else {
         Closed::Early
     }
-}
-
-fn unreachable(target: &Target, why: &str) -> Failure {
-    let Target { host, port, .. } = target;
-    Failure::passing(format!("cannot connect to {host}:{port}: {why}"))
 }

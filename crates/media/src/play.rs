@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use sightline_egress::Policy;
 use sightline_proto::internal::{Ended, OpenSource};
 use sightline_service::clock::Clock;
 use url::Url;
 
 use crate::audio::LEAD_US;
+use crate::background::Background;
 use crate::control::Control;
 use crate::error::Failure;
-use crate::guard::Guard;
 use crate::session::{Reports, Session};
 use crate::timeline::{Pace, Timeline};
 use crate::tracks::Tracks;
-use crate::{file, rtsp};
+use crate::ways::Way;
 
 /// How long opening may take, up to the first media.
 const OPEN_DEADLINE: Duration = Duration::from_secs(20);
@@ -36,10 +37,13 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Reports come in this order: `Opened` first, windows of each sampling in theirs, utterances in theirs, segments of the
 /// recording in theirs, the last of them before this returns. `Ended` and `Failed` are what this returns. A live source never ends: when it stops, that is a failure that may pass.
 ///
+/// `policy` says which addresses the source may be at, and whatever it leads to.
+///
 /// # Errors
 /// When the source can't be read or breaks off.
 pub fn play(
     open: &OpenSource,
+    policy: &Policy,
     control: &Arc<Control>,
     clock: Arc<dyn Clock>,
     reports: Reports,
@@ -47,35 +51,28 @@ pub fn play(
     gst::init().map_err(|e| Failure::permanent(format!("GStreamer does not start: {e}")))?;
     let url = Url::parse(&open.url)
         .map_err(|e| Failure::permanent(format!("its URL cannot be read: {e}")))?;
-    let pace = match (url.scheme(), open.real_time) {
-        ("file", true) => Pace::RealTime,
-        ("file", false) => Pace::Fast,
-        ("rtsp" | "rtsps", _) => Pace::Live,
-        (scheme, _) => {
-            let reason = format!("{scheme}:// is not supported: use rtsp://, rtsps:// or file://");
-            return Err(Failure::permanent(reason));
-        }
-    };
     if !control.wait_for_take() {
         return Ok(Ended::default());
     }
-    let timeline = Timeline::new(open, pace, clock);
+    let Some(way) = Way::find(open, &url, policy, control, clock.now_us())? else {
+        return Ok(Ended::default());
+    };
+    let pace = way.pace();
+    let timeline = Timeline::new(pace, way.start_us(), open.epoch_us, clock);
+    let timeline = timeline.beginning(way.begins_us());
     // A file that is played fast is over before anybody would read along.
     let interim = pace != Pace::Fast;
     let (control, edge) = (Arc::clone(control), open.frame_edge);
-    let session = Session::new(control, timeline, edge, interim, reports);
+    let endless = way.is_endless();
+    let session = Session::new(control, timeline, edge, interim, endless, reports);
     let session = Arc::new(session);
     let pipeline = gst::Pipeline::new();
     let tracks = Arc::new(Tracks::new(Arc::clone(&session), pipeline.clone()));
-    let guard = match pace {
-        Pace::Live => Some(rtsp::build(open, &url, &pipeline, &session, &tracks)?),
-        Pace::RealTime | Pace::Fast => {
-            file::build(&url, &pipeline, &session, &tracks)?;
-            None
-        }
-    };
+    // Only files on this machine are read from anywhere at once.
+    let seek_to_us = way.is_file().then_some(way.start_us());
+    let background = way.build(&pipeline, &session, &tracks)?;
     let player = Player {
-        open,
+        seek_to_us: seek_to_us.filter(|us| *us > 0),
         session,
         pipeline,
         tracks,
@@ -83,13 +80,14 @@ pub fn play(
         all_tracks: Cell::new(false),
         first_media: Cell::new(None),
         starts: Cell::new(false),
-        _guard: guard,
+        _background: background,
     };
     player.run()
 }
 
-struct Player<'a> {
-    open: &'a OpenSource,
+struct Player {
+    /// Files on this machine: where to start, if not at the start.
+    seek_to_us: Option<i64>,
     session: Arc<Session>,
     pipeline: gst::Pipeline,
     tracks: Arc<Tracks>,
@@ -100,11 +98,11 @@ struct Player<'a> {
     first_media: Cell<Option<Instant>>,
     /// Files: whether it was let go.
     starts: Cell<bool>,
-    /// Cameras: dropped after the pipeline was closed.
-    _guard: Option<Guard>,
+    /// What talks to the network: dropped after the pipeline was closed.
+    _background: Option<Background>,
 }
 
-impl Player<'_> {
+impl Player {
     fn run(&self) -> Result<Ended, Failure> {
         let played = self.play();
         let at_end = played.is_ok() && !self.session.control.is_stopped();
@@ -166,8 +164,8 @@ impl Player<'_> {
             let length_us = i64::try_from(length.useconds()).unwrap_or(i64::MAX);
             self.session.set_length_us(length_us);
         }
-        if self.open.start_position_us > 0 {
-            let from_us = (self.open.start_position_us - LEAD_US).max(0);
+        if let Some(to_us) = self.seek_to_us {
+            let from_us = (to_us - LEAD_US).max(0);
             self.tracks.seek(from_us + origin_us)?;
         }
         self.tracks.let_go();
@@ -175,10 +173,11 @@ impl Player<'_> {
     }
 
     fn finish(&self) -> Result<Ended, Failure> {
-        if self.session.timeline.pace == Pace::Live {
+        if self.session.is_endless() {
             return Err(Failure::passing("the camera ended the stream"));
         }
-        if !self.session.is_open() {
+        // What was over before it was found again has nothing in it any more.
+        if !self.session.is_open() && !self.session.timeline.is_late() {
             return Err(Failure::permanent("it has no pictures and no sound in it"));
         }
         self.session.set_length_us(self.session.read_us());
@@ -206,7 +205,7 @@ impl Player<'_> {
             format!("it has sent nothing for {silence} s")
         } else if activity.silent_for() > SILENCE {
             format!("it has sent no picture and no sound for {silence} s")
-        } else if live && activity.lacks_pictures() {
+        } else if self.session.is_endless() && activity.lacks_pictures() {
             "it sends pictures, but none that can be decoded".to_owned()
         } else {
             return Ok(());
@@ -222,7 +221,7 @@ impl Player<'_> {
                 "the camera refuses the user name and password, or asks for some",
             );
         }
-        let live = self.session.timeline.pace == Pace::Live;
+        let live = self.session.is_endless();
         if live && error.matches(gst::ResourceError::Read) {
             return Failure::passing("the camera closed the connection before it sent anything");
         }
@@ -253,7 +252,7 @@ impl Player<'_> {
     }
 }
 
-impl Drop for Player<'_> {
+impl Drop for Player {
     fn drop(&mut self) {
         // A source that hangs may hang its closing too.
         let (closed, waiting) = sync_channel(1);

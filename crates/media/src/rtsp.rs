@@ -5,32 +5,36 @@ use std::sync::Arc;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use percent_encoding::percent_decode_str;
-use sightline_proto::internal::OpenSource;
 use url::Url;
 
+use crate::background::Background;
 use crate::chain::element;
 use crate::codecs::{self, Medium};
 use crate::error::Failure;
 use crate::file::announce_last_pad;
-use crate::guard::{Guard, Target};
+use crate::guard::Guard;
 use crate::session::Session;
+use crate::target::Target;
 use crate::tracks::Tracks;
 
 /// How long packets are put in order for, in milliseconds. Over TCP they are, so that this only bounds a queue.
 const LATENCY_MS: u32 = 200;
 
-/// Builds the pipeline for a camera; tracks attach themselves as they are found. The guard is to be kept as long.
+/// The ports of RTSP, plain and with TLS.
+pub(crate) const PORTS: (u16, u16) = (554, 322);
+
+/// Builds the pipeline for a camera; tracks attach themselves as they are found. What is returned is to be kept as long.
 ///
 /// # Errors
 /// When its URL can't be used.
 pub(crate) fn build(
-    open: &OpenSource,
+    target: Target,
     url: &Url,
     pipeline: &gst::Pipeline,
     session: &Arc<Session>,
     tracks: &Arc<Tracks>,
-) -> Result<Guard, Failure> {
-    let guard = Guard::start(Target::new(url, &open.addresses)?, Arc::clone(session))?;
+) -> Result<Background, Failure> {
+    let guard = Guard::start(target, Arc::clone(session))?;
     let source = element("rtspsrc")?;
     source.set_property("location", through(url, guard.port()));
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
@@ -46,7 +50,7 @@ pub(crate) fn build(
     select_tracks(&source, session, tracks);
     attach_tracks(&source, session, tracks);
     announce_last_pad(&source, pipeline.downgrade());
-    Ok(guard)
+    Ok(guard.into_background())
 }
 
 /// The same path, by way of the guard and without credentials.

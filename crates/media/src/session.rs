@@ -22,6 +22,8 @@ pub(crate) struct Session {
     pub(crate) frame_edge: u32,
     /// Whether what is heard of an utterance is told before it is over.
     pub(crate) interim: bool,
+    /// Whether an end is a failure.
+    endless: AtomicBool,
     reports: Reports,
     opened: Mutex<Option<Opened>>,
     has_audio: AtomicBool,
@@ -38,6 +40,7 @@ impl Session {
         timeline: Timeline,
         frame_edge: u32,
         interim: bool,
+        endless: bool,
         reports: Reports,
     ) -> Self {
         Self {
@@ -46,6 +49,7 @@ impl Session {
             activity: Activity::default(),
             frame_edge,
             interim,
+            endless: AtomicBool::new(endless),
             reports,
             opened: Mutex::new(None),
             has_audio: AtomicBool::new(false),
@@ -53,6 +57,16 @@ impl Session {
             read_us: AtomicI64::new(0),
             failure: Mutex::new(None),
         }
+    }
+
+    /// Whether the source goes on for ever, so that an end of it is a failure.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.endless.load(Ordering::Relaxed)
+    }
+
+    /// It was said that the source ends.
+    pub(crate) fn set_ends(&self) {
+        self.endless.store(false, Ordering::Relaxed);
     }
 
     /// Says that there is audio; before the first report.

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
-use sightline_proto::internal::OpenSource;
 use sightline_service::clock::Clock;
 
 /// How a source's times are to be read.
@@ -23,6 +22,8 @@ pub(crate) struct Timeline {
     pub(crate) pace: Pace,
     clock: Arc<dyn Clock>,
     start_position_us: i64,
+    /// Fetched sources: where in the stream what comes first is; none where their own times say so.
+    begins_us: Option<i64>,
     /// 0 until media arrives, if it was not given.
     given_epoch_us: i64,
     anchor: Mutex<Option<Anchor>>,
@@ -42,15 +43,37 @@ struct Anchor {
 }
 
 impl Timeline {
-    pub(crate) fn new(open: &OpenSource, pace: Pace, clock: Arc<dyn Clock>) -> Self {
+    /// `start_us` is where the source is wanted from, `epoch_us` the wall time of media time 0 if that is known.
+    pub(crate) fn new(pace: Pace, start_us: i64, epoch_us: i64, clock: Arc<dyn Clock>) -> Self {
         Self {
             pace,
             clock,
-            start_position_us: open.start_position_us.max(0),
-            given_epoch_us: open.epoch_us,
+            start_position_us: start_us.max(0),
+            begins_us: None,
+            given_epoch_us: epoch_us,
             anchor: Mutex::new(None),
             origin_us: Mutex::new(None),
         }
+    }
+
+    /// The same for a source whose first media is at a known position, whatever its own times say.
+    pub(crate) fn beginning(self, begins_us: Option<i64>) -> Self {
+        Self { begins_us, ..self }
+    }
+
+    /// Whether what is there is only read to come to where the source is wanted from.
+    pub(crate) fn is_before_start(&self, position_us: i64) -> bool {
+        self.begins_us.is_some() && position_us < self.start_position_us
+    }
+
+    /// Whether a fetched source is wanted from a place behind its beginning.
+    pub(crate) fn is_late(&self) -> bool {
+        self.begins_us.is_some() && self.start_position_us > 0
+    }
+
+    /// Files: says what the container calls the time of the first media that comes; the first word counts.
+    pub(crate) fn set_first_us(&self, first_us: i64) {
+        self.set_origin_us(first_us - self.begins_us.unwrap_or(0));
     }
 
     /// Files: says what the container calls the time of media time 0; the first word counts.
@@ -119,7 +142,8 @@ impl Timeline {
     }
 
     fn live_position(&self, running_us: i64, behind_us: i64) -> i64 {
-        let wall_us = self.clock.now_us() - behind_us;
+        // What a server has kept for those who come comes faster than it was made, and was there before it came.
+        let wall_us = self.clock.now_us() - behind_us.max(0);
         let mut anchor = self.lock();
         let (epoch_us, position_us) = match *anchor {
             Some(known) => (

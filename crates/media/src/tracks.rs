@@ -156,7 +156,7 @@ impl Tracks {
             gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
         let probe = pad.add_probe(mask, move |pad, info| {
             if let Some(first_us) = first_time(pad, info) {
-                session.timeline.set_origin_us(first_us);
+                session.timeline.set_first_us(first_us);
             }
             if let Some(bus) = &bus {
                 let first = gst::Structure::new_empty("first-media");
@@ -328,6 +328,9 @@ fn take<T: Track>(
     let Some(position_us) = session.timeline.arrived(segment, pts, running_now) else {
         return Ok(true);
     };
+    if session.timeline.is_before_start(position_us) {
+        return Ok(!session.control.is_stopped());
+    }
     if medium == Medium::Video {
         let (width, height) = codecs::check_size(&caps)?;
         session.open(width, height);

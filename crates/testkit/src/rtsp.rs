@@ -49,7 +49,15 @@ impl RtspServer {
     /// # Errors
     /// When the server can't be started.
     pub fn start_on(file: &Path, port: u16) -> Result<Self> {
-        Self::start_with(file, port, None)
+        Self::start_with(file, "h264", port, None)
+    }
+
+    /// Serves a file with H.265 instead on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// When the server can't be started.
+    pub fn start_h265(file: &Path) -> Result<Self> {
+        Self::start_with(file, "h265", 0, None)
     }
 
     /// Serves a file to those who know these credentials.
@@ -57,15 +65,20 @@ impl RtspServer {
     /// # Errors
     /// When the server can't be started.
     pub fn start_guarded(file: &Path, auth: Auth, user: &str, password: &str) -> Result<Self> {
-        Self::start_with(file, 0, Some((auth, user, password)))
+        Self::start_with(file, "h264", 0, Some((auth, user, password)))
     }
 
-    fn start_with(file: &Path, port: u16, guard: Option<(Auth, &str, &str)>) -> Result<Self> {
+    fn start_with(
+        file: &Path,
+        coding: &str,
+        port: u16,
+        guard: Option<(Auth, &str, &str)>,
+    ) -> Result<Self> {
         gst::init()?;
         let server = server::RTSPServer::new();
         server.set_address("127.0.0.1");
         server.set_service(&port.to_string());
-        let factory = camera(file)?;
+        let factory = camera(file, coding)?;
         if let Some((auth, user, password)) = guard {
             server.set_auth(Some(&authentication(auth, user, password)));
             factory.add_role_from_structure(
@@ -123,7 +136,7 @@ impl Drop for RtspServer {
     }
 }
 
-fn camera(file: &Path) -> Result<server::RTSPMediaFactory> {
+fn camera(file: &Path, coding: &str) -> Result<server::RTSPMediaFactory> {
     let path = file
         .to_str()
         .filter(|path| !path.contains(['"', '\\']))
@@ -132,7 +145,7 @@ fn camera(file: &Path) -> Result<server::RTSPMediaFactory> {
     factory.set_launch(&format!(
         "( filesrc location=\"{path}\" ! qtdemux name=demuxer \
          demuxer.audio_0 ! queue ! aacparse ! rtpmp4gpay name=pay0 pt=97 \
-         demuxer.video_0 ! queue ! h264parse ! rtph264pay name=pay1 pt=96 config-interval=-1 )"
+         demuxer.video_0 ! queue ! {coding}parse ! rtp{coding}pay name=pay1 pt=96 config-interval=-1 )"
     ));
     Ok(factory)
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use sightline_media::{Control, Failure, play};
+use sightline_media::{Control, Failure, Policy, play};
 use sightline_proto::internal::child_command::Command;
 use sightline_proto::internal::child_report::Report;
 use sightline_proto::internal::{
@@ -31,8 +31,8 @@ const LAST_MOMENT: Duration = Duration::from_secs(2);
 type Commands = BufReader<Stdin>;
 
 /// Does what it is commanded on standard input, until that is done or the worker is gone: reads one source, takes pictures out of
-/// segments, or writes one export. What the hidden `sightline ingest-child` does.
-pub fn run_child() -> ExitCode {
+/// segments, or writes one export. Sources are where `policy` allows. What the hidden `sightline ingest-child` does.
+pub fn run_child(policy: &Policy) -> ExitCode {
     limit();
     let control = Arc::new(Control::default());
     let output = Arc::new(Output {
@@ -42,7 +42,7 @@ pub fn run_child() -> ExitCode {
     let mut stdin = BufReader::new(io::stdin());
     let first = wire::read::<ChildCommand>(&mut stdin);
     let last = match first.ok().flatten().and_then(|first| first.command) {
-        Some(Command::Open(open)) => read_source(&open, stdin, &control, &output),
+        Some(Command::Open(open)) => read_source(&open, policy, stdin, &control, &output),
         Some(Command::Thumbnail(wanted)) => return pictures(wanted, stdin, &output),
         Some(Command::Export(wanted)) => write_export(&wanted, stdin),
         // The worker is gone before it said what to do.
@@ -55,6 +55,7 @@ pub fn run_child() -> ExitCode {
 /// Reads a source until it ends, fails, or the worker wants no more of it.
 fn read_source(
     open: &OpenSource,
+    policy: &Policy,
     stdin: Commands,
     control: &Arc<Control>,
     output: &Arc<Output>,
@@ -63,6 +64,7 @@ fn read_source(
     let reports = Arc::clone(output);
     let ended = play(
         open,
+        policy,
         control,
         Arc::new(SystemClock),
         Box::new(move |report| reports.write(report)),

@@ -12,7 +12,7 @@ use crate::client::moment::{Moment, duration};
 pub enum StreamCommand {
     /// Connect a camera or a file, and start reading it.
     Connect {
-        /// The source: rtsp://, rtsps://, or file:// below the server's media root.
+        /// The source: rtsp://, rtmp://, srt://, http:// (each with TLS where there is such), or file:// below the server's media root.
         url: String,
         /// A name for people.
         #[arg(long)]

@@ -51,6 +51,21 @@ fn cameras_are_shown_without_credentials() {
             "rtsp://192.168.1.2/Streaming/Channels/101",
             "rtsp://192.168.1.2/Streaming/Channels/101",
         ),
+        ("rtmp://server/live/door", "rtmp://server/live/door"),
+        (
+            "rtmps://server:8443/a/b/door?token=s3cret",
+            "rtmps://server:8443/a/b/door?…",
+        ),
+        ("srt://encoder:9000", "srt://encoder:9000"),
+        (
+            "srt://10.0.0.1:9000?mode=caller&streamid=%23!::r=a,u=s3cret&passphrase=s3cret-s3cret&pbkeylen=32&latency=500",
+            "srt://10.0.0.1:9000?…",
+        ),
+        (
+            "http://user:s3cret@server:8080/live.m3u8?key=s3cret",
+            "http://server:8080/live.m3u8?…",
+        ),
+        ("https://server/a/clip.mp4", "https://server/a/clip.mp4"),
     ] {
         check_camera(url, Ok(shown));
     }
@@ -64,9 +79,21 @@ fn what_is_no_source_says_what_is() {
         ("s3cret", "no URL"),
         ("/media/clip.mp4", "no URL"),
         (
-            "http://user:s3cret@camera/1",
-            "http:// are not supported; use rtsp://",
+            "ftp://user:s3cret@camera/1",
+            "ftp:// are not supported; use rtsp://",
         ),
+        ("http://", "no URL"),
+        ("rtmp://server/door", "application and stream"),
+        ("rtmp://server/live/", "application and stream"),
+        ("rtmp://u:s3cret@server/live/door", "before the host"),
+        ("srt://encoder", "no port"),
+        ("srt://encoder:9000/path", "nothing else"),
+        ("srt://encoder:9000?mode=listener", "nothing else"),
+        ("srt://encoder:9000?streamid=#!::r=s3cret", "nothing else"),
+        ("srt://encoder:9000?passphrase=s3cret", "10 to 79"),
+        ("srt://encoder:9000?latency=1h", "nothing else"),
+        ("srt://encoder:9000?latency=1&latency=90000", "nothing else"),
+        ("srt://encoder:9000?localaddress=s3cret", "nothing else"),
         ("gopher://s3cret/1", "gopher:// are not supported"),
         ("rtsp:camera", "no host"),
         ("rtsp://", "no host"),

@@ -98,7 +98,7 @@ fn fails_within(url: &str, most: Duration) -> Result<Failure> {
 }
 
 /// The most memory that this process has held, in MB.
-fn peak_mb() -> Result<u64> {
+pub fn peak_mb() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
     let kb = line

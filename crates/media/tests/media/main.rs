@@ -2,6 +2,7 @@
 
 mod bad;
 mod camera;
+mod elsewhere;
 mod hearing;
 mod hostile;
 mod inspect;
@@ -9,5 +10,6 @@ mod measuring;
 mod moments;
 mod playback;
 mod recording;
+mod remote;
 mod sampling;
 mod support;

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
-use sightline_media::{Control, Failure, play};
+use sightline_media::{Control, Failure, Policy, play};
 use sightline_proto::internal::child_report::Report;
 use sightline_proto::internal::{
     Ended, OpenSource, Opened, SampledWindow, Sampling, TakeFrom, Utterance, WantedSampling,
@@ -98,6 +98,14 @@ pub fn file(path: &Path) -> OpenSource {
     }
 }
 
+/// Sources of this machine alone.
+pub fn here() -> Policy {
+    let allow = ["127.0.0.0/8", "::1/128"];
+    Policy {
+        allow: allow.map(|net| net.parse().expect("a range")).to_vec(),
+    }
+}
+
 /// Plays to the end.
 pub fn play_all(open: &OpenSource, take: TakeFrom) -> Played {
     let reports = Arc::new(Mutex::new(Vec::new()));
@@ -105,7 +113,7 @@ pub fn play_all(open: &OpenSource, take: TakeFrom) -> Played {
     control.take(take);
     let collected = Arc::clone(&reports);
     let collect = Box::new(move |report| collected.lock().expect("no panic").push(report));
-    let end = play(open, &control, Arc::new(SystemClock), collect);
+    let end = play(open, &here(), &control, Arc::new(SystemClock), collect);
     let reports = std::mem::take(&mut *reports.lock().expect("no panic"));
     Played { reports, end }
 }
@@ -126,8 +134,9 @@ impl Playing {
         let collect = Box::new(move |report| {
             let _ = sender.send(report);
         });
-        let thread =
-            std::thread::spawn(move || play(&open, &steered, Arc::new(SystemClock), collect));
+        let thread = std::thread::spawn(move || {
+            play(&open, &here(), &steered, Arc::new(SystemClock), collect)
+        });
         Self {
             control,
             reports,

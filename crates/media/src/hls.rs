@@ -1,0 +1,326 @@
+//! HTTP Live Streaming: a playlist, read again and again while it grows, and its segments one after the other.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use m3u8_rs::{ByteRange, KeyMethod, Map, MasterPlaylist, MediaPlaylist, MediaSegment, Playlist};
+use tokio::time::sleep;
+use url::Url;
+
+use crate::error::Failure;
+use crate::feed::{Feed, Flow, Found};
+use crate::fetch::{Answer, Client};
+use crate::http::container_of;
+use crate::session::Session;
+use crate::timeline::Pace;
+
+/// The longest playlist that is read.
+const MAX_PLAYLIST: usize = 2 << 20;
+/// The largest head of a segment that is fetched on its own.
+const MAX_INIT: usize = 1 << 20;
+/// How much of a segment is looked at to tell what it is.
+const HEAD_BYTES: usize = 64 << 10;
+/// A stream that goes on is begun this many segments before its end.
+const FROM_END: usize = 3;
+/// So often in a row a playlist may not be there before the stream counts as lost.
+const MAX_FAILURES: u32 = 3;
+/// Bounds for the time between two looks at a playlist.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(6));
+
+/// A playlist that is followed.
+pub(crate) struct Hls {
+    client: Client,
+    /// Where it is.
+    url: Url,
+    list: MediaPlaylist,
+    /// The number of the segment to fetch next.
+    next: u64,
+    /// How often in a row the playlist could not be read again.
+    failures: u32,
+    /// What was fetched to see what it is.
+    head: VecDeque<Bytes>,
+    /// The segment under way.
+    open: Option<Answer>,
+}
+
+/// Whether bytes begin like a playlist.
+pub(crate) fn is_playlist(head: &[u8]) -> bool {
+    let head = head.strip_prefix("\u{feff}".as_bytes()).unwrap_or(head);
+    head.starts_with(b"#EXTM3U")
+}
+
+impl Hls {
+    /// Reads the playlist that `answer` goes on with, and the head of the first segment.
+    ///
+    /// # Errors
+    /// When there is none, or it leads to nothing that can be read.
+    pub(crate) async fn open(
+        client: Client,
+        mut answer: Answer,
+        head: BytesMut,
+        start_us: i64,
+    ) -> Result<(Self, Found), Failure> {
+        let text = answer.rest(head, MAX_PLAYLIST).await?;
+        let (list, url) = match parse(&text)? {
+            Playlist::MediaPlaylist(list) => (list, answer.url.clone()),
+            Playlist::MasterPlaylist(master) => {
+                let url = joined(&answer.url, &variant(&master)?)?;
+                let mut answer = client.get(&url, None).await?;
+                let text = answer.rest(BytesMut::new(), MAX_PLAYLIST).await?;
+                match parse(&text)? {
+                    Playlist::MediaPlaylist(list) => (list, answer.url.clone()),
+                    Playlist::MasterPlaylist(_) => return Err(senseless()),
+                }
+            }
+        };
+        let endless = !list.end_list;
+        let (first, begins_us) = beginning(&list, start_us);
+        let mut opened = Self {
+            client,
+            url,
+            next: list.media_sequence.saturating_add(first as u64),
+            list,
+            failures: 0,
+            head: VecDeque::new(),
+            open: None,
+        };
+        let container = opened.look().await?;
+        let found = Found {
+            container,
+            // Segments come in one go: what is in them is taken at its own pace.
+            pace: Pace::RealTime,
+            endless,
+            begins_us,
+            length: None,
+        };
+        Ok((opened, found))
+    }
+
+    /// Fetches the head of the first segment, to tell what they are.
+    async fn look(&mut self) -> Result<&'static str, Failure> {
+        while !self.fetch_next(true).await? {
+            self.reload().await?;
+        }
+        let mut head: BytesMut = self
+            .head
+            .iter()
+            .flat_map(|part| part.iter())
+            .copied()
+            .collect();
+        while let Some(answer) = &mut self.open {
+            let piece = answer.piece().await?;
+            let over = piece.is_none() || head.len() > MAX_INIT + HEAD_BYTES;
+            let piece = piece.unwrap_or_default();
+            head.extend_from_slice(&piece);
+            self.head.push_back(piece);
+            match container_of(&head) {
+                Some((container @ ("tsdemux" | "qtdemux"), _)) => return Ok(container),
+                _ if over => break,
+                _ => {}
+            }
+        }
+        Err(Failure::permanent(
+            "its segments are neither MPEG-TS nor fragmented MP4",
+        ))
+    }
+
+    /// Feeds segment after segment.
+    ///
+    /// # Errors
+    /// When one can't be fetched, or does not go on where the last one ended.
+    pub(crate) async fn pump(mut self, feed: &Feed, session: &Session) -> Result<(), Failure> {
+        loop {
+            while let Some(bytes) = self.piece().await? {
+                session.activity.received();
+                if let Flow::Over = feed.push(&bytes).await {
+                    return Ok(());
+                }
+            }
+            while !self.fetch_next(false).await? {
+                if self.list.end_list {
+                    session.set_ends();
+                    feed.end().await;
+                    return Ok(());
+                }
+                self.reload().await?;
+            }
+        }
+    }
+
+    async fn piece(&mut self) -> Result<Option<Bytes>, Failure> {
+        if let Some(bytes) = self.head.pop_front() {
+            return Ok(Some(bytes));
+        }
+        let Some(answer) = &mut self.open else {
+            return Ok(None);
+        };
+        let piece = answer.piece().await?;
+        if piece.is_none() {
+            self.open = None;
+        }
+        Ok(piece)
+    }
+
+    /// Asks for the next segment; false if there is none yet.
+    async fn fetch_next(&mut self, first: bool) -> Result<bool, Failure> {
+        // It may have gone on without us.
+        self.next = self.next.max(self.list.media_sequence);
+        let at = usize::try_from(self.next - self.list.media_sequence).unwrap_or(usize::MAX);
+        let Some(segment) = self.list.segments.get(at).cloned() else {
+            return Ok(false);
+        };
+        if segment.discontinuity && !first {
+            return Err(Failure::passing(
+                "its playlist says that the stream begins anew",
+            ));
+        }
+        let before = &self.list.segments[..=at];
+        refuse_encrypted(before)?;
+        let map = if first {
+            before.iter().rev().find_map(|s| s.map.clone())
+        } else {
+            segment.map.clone()
+        };
+        if let Some(map) = map {
+            let init = self.init(&map).await?;
+            self.head.push_back(init);
+        }
+        let range = range(before);
+        let url = joined(&self.url, &segment.uri)?;
+        self.open = Some(self.client.get(&url, range).await?);
+        self.next += 1;
+        Ok(true)
+    }
+
+    async fn init(&self, map: &Map) -> Result<Bytes, Failure> {
+        let url = joined(&self.url, &map.uri)?;
+        let range = map.byte_range.as_ref().map(|range| {
+            let from = range.offset.unwrap_or(0);
+            (from, Some(from.saturating_add(range.length)))
+        });
+        let mut answer = self.client.get(&url, range).await?;
+        answer.rest(BytesMut::new(), MAX_INIT).await
+    }
+
+    /// Waits a little, and reads the playlist again.
+    async fn reload(&mut self) -> Result<(), Failure> {
+        let half = Duration::from_millis(self.list.target_duration.saturating_mul(500));
+        sleep(half.clamp(LOOKS.0, LOOKS.1)).await;
+        let list = match self.read_again().await {
+            Ok(list) => list,
+            // What was fetched lasts for a while.
+            Err(failure) if !failure.permanent && self.failures < MAX_FAILURES => {
+                self.failures += 1;
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
+        self.failures = 0;
+        // A server that was started again counts from anew.
+        let end = list
+            .media_sequence
+            .saturating_add(list.segments.len() as u64);
+        if end < self.next {
+            return Err(Failure::passing(
+                "its playlist says that the stream begins anew",
+            ));
+        }
+        self.list = list;
+        Ok(())
+    }
+
+    async fn read_again(&self) -> Result<MediaPlaylist, Failure> {
+        let mut answer = self.client.get(&self.url, None).await?;
+        let text = answer.rest(BytesMut::new(), MAX_PLAYLIST).await?;
+        match parse(&text)? {
+            Playlist::MediaPlaylist(list) => Ok(list),
+            Playlist::MasterPlaylist(_) => Err(senseless()),
+        }
+    }
+}
+
+fn parse(text: &[u8]) -> Result<Playlist, Failure> {
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
+    if std::str::from_utf8(text).is_err() {
+        return Err(senseless());
+    }
+    m3u8_rs::parse_playlist_res(text).map_err(|_| senseless())
+}
+
+fn senseless() -> Failure {
+    Failure::passing("its playlist cannot be read")
+}
+
+/// The one with the most to see, whose sound is in the same segments if there is such a one.
+fn variant(master: &MasterPlaylist) -> Result<String, Failure> {
+    let apart = |group: &Option<String>| {
+        master
+            .alternatives
+            .iter()
+            .any(|a| a.uri.is_some() && group.as_ref() == Some(&a.group_id))
+    };
+    let variants = master.variants.iter().filter(|v| !v.is_i_frame);
+    let best = variants.max_by_key(|v| (!apart(&v.audio), v.bandwidth));
+    best.map(|v| v.uri.clone())
+        .ok_or_else(|| Failure::permanent("its playlist names no pictures"))
+}
+
+/// The segment to begin with, and where in the stream that is.
+fn beginning(list: &MediaPlaylist, start_us: i64) -> (usize, i64) {
+    let count = list.segments.len();
+    if !list.end_list {
+        return (count.saturating_sub(FROM_END), start_us);
+    }
+    let mut begins_us = 0;
+    for (at, segment) in list.segments.iter().enumerate() {
+        let duration_us = (f64::from(segment.duration) * 1e6) as i64;
+        if begins_us + duration_us > start_us || at + 1 == count {
+            return (at, begins_us);
+        }
+        begins_us += duration_us;
+    }
+    (0, 0)
+}
+
+fn refuse_encrypted(segments: &[MediaSegment]) -> Result<(), Failure> {
+    let key = segments
+        .iter()
+        .rev()
+        .find_map(|segment| segment.key.as_ref());
+    match key {
+        Some(key) if key.method != KeyMethod::None => Err(Failure::permanent(
+            "its segments are encrypted, which is not supported",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Where in its file the last of the segments lies: behind the one before it, unless it says where.
+fn range(segments: &[MediaSegment]) -> Option<(u64, Option<u64>)> {
+    let mut place = None;
+    for segment in segments {
+        place = segment
+            .byte_range
+            .as_ref()
+            .map(|ByteRange { length, offset }| {
+                let after = place.and_then(|(_, to): (u64, Option<u64>)| to);
+                let from = offset.or(after).unwrap_or(0);
+                (from, Some(from.saturating_add(*length)))
+            });
+    }
+    place
+}
+
+/// What a playlist names, seen from where the playlist is.
+fn joined(base: &Url, uri: &str) -> Result<Url, Failure> {
+    let joined = base.join(uri).ok();
+    let usable = joined.filter(|url| matches!(url.scheme(), "http" | "https"));
+    let mut url = usable.ok_or_else(|| {
+        Failure::permanent("its playlist names something that is not fetched over HTTP")
+    })?;
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_fragment(None);
+    Ok(url)
+}

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use sightline_service::Shutdown;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How long draining may take.
+/// How long draining may take. Roles need less: workers give back to the bus what they have not finished after 20 s, the
+/// gateway cuts calls after 10 s.
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// A token that the first SIGTERM or SIGINT cancels.

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use sightline_inference::Device;
 use sightline_inference::vlm::{Precision, View};
+use sightline_testkit::dice::Dice;
 
 use super::file::parse;
 use super::{Models, Source};
@@ -147,4 +148,40 @@ fn mistakes_are_named_with_what_is_allowed() {
         "[embed]\nurl = \"http://h/v1\"\nmodel = \"m\"\ndimension = 3\ntimeout_s = 0",
         &["timeout_s is 0: write 1 to 3600"],
     );
+}
+
+#[test]
+fn whatever_a_file_holds_it_is_read_or_refused() {
+    let whole = r#"
+        [[describe]]
+        name = "a"
+        path = "models/smolvlm2"
+        precision = "q4f16"
+        threads = 4
+        device = "cuda:1"
+        max_batch = 8
+        cache_tokens = 4096
+        view = "images"
+        reads_text = true
+        [[describe]]
+        name = "big"
+        url = "http://gpu:8000/v1/"
+        model = "m"
+        key_file = "key"
+        concurrency = 4
+        timeout_s = 10
+        [transcribe]
+        path = "whisper.bin"
+        multilingual = true
+        [embed]
+        url = "https://tei/v1"
+        model = "bge-small"
+        dimension = 384
+        "#;
+    assert!(parsed(whole).is_ok());
+    let mut dice = Dice::new(11);
+    let changed = |_| String::from_utf8_lossy(&dice.bytes(whole.as_bytes())).into_owned();
+    let texts: Vec<String> = (0..5000).map(changed).collect();
+    let (taken, refused): (Vec<_>, Vec<_>) = texts.iter().partition(|text| parsed(text).is_ok());
+    assert!(taken.len() > 50 && refused.len() > 500, "both happen");
 }

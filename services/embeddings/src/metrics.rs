@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use sightline_service::metrics::{Metrics, latency_buckets};
+use sightline_service::metrics::{Metrics, Values, latency_buckets};
 use sightline_vectors::Progress;
 
 type Label = [(&'static str, &'static str); 1];
@@ -23,13 +23,19 @@ pub(crate) struct EmbeddingsMetrics {
     reindex_total: Gauge,
 }
 
+/// Registers all metrics of the role.
+pub fn register_metrics(metrics: &Metrics) {
+    let _ = EmbeddingsMetrics::register(metrics);
+}
+
 impl EmbeddingsMetrics {
     pub(crate) fn register(metrics: &Metrics) -> Self {
         let latency: fn() -> Histogram = || Histogram::new(latency_buckets());
         Self {
-            records: metrics.register(
+            records: metrics.register_by(
                 "sightline_embeddings_records",
                 "Observations stored, by kind; those that came again are counted again.",
+                &[("kind", Values::These(&["scene", "transcript", "audio_scene"]))],
                 Family::default(),
             ),
             left_out: metrics.register(
@@ -42,9 +48,10 @@ impl EmbeddingsMetrics {
                 "Observations stored together.",
                 Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]),
             ),
-            embed: metrics.register(
+            embed: metrics.register_by(
                 "sightline_embeddings_embed_seconds",
                 "Time that turning texts into vectors took, of a batch or of a query.",
+                &[("what", Values::These(&["batch", "query"]))],
                 Family::new_with_constructor(latency),
             ),
             upsert: metrics.register(
@@ -52,9 +59,10 @@ impl EmbeddingsMetrics {
                 "Time until the store had made a batch durable.",
                 latency(),
             ),
-            calls: metrics.register(
+            calls: metrics.register_by(
                 "sightline_embeddings_call_seconds",
                 "Time that the store took to answer a call, by method.",
+                &[("method", Values::These(&["CountWindows", "DeleteRecords", "ListRecords", "SearchRecords"]))],
                 Family::new_with_constructor(latency),
             ),
             reindex_done: metrics.register(

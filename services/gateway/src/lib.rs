@@ -119,6 +119,9 @@ impl Default for Limits {
     }
 }
 
+/// The parts that readiness waits for, beside the bus.
+pub const PARTS: [&str; 1] = [api::watch::PART];
+
 /// What the gateway works with.
 pub struct Deps {
     /// The bus.
@@ -137,6 +140,12 @@ pub struct Deps {
     pub library: Library,
     /// To the embeddings service's RecordsService; connected when it is first needed, so that it may start later.
     pub records: Channel,
+}
+
+/// Registers all metrics of the role.
+pub fn register_metrics(metrics: &Metrics) {
+    let _ = GatewayMetrics::register(metrics);
+    playback::register_metrics(metrics);
 }
 
 /// Why the gateway could not start.

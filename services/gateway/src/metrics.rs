@@ -7,9 +7,16 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use sightline_service::metrics::{Metrics, latency_buckets};
+use sightline_service::metrics::{Metrics, Values, latency_buckets};
 use tokio::time::Instant;
 use tonic::Code;
+
+/// How a call came.
+const SKINS: Values = Values::These(&["grpc", "rest"]);
+/// What it asked for.
+const METHODS: Values = Values::Of(
+    "a gRPC method of the API; of REST the HTTP method and the route; `unknown` for all that there is not",
+);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
@@ -40,14 +47,23 @@ impl GatewayMetrics {
         let histogram: fn() -> Histogram = || Histogram::new(latency_buckets());
         let seconds = Family::new_with_constructor(histogram);
         Self(Arc::new(Families {
-            calls: metrics.register(
+            calls: metrics.register_by(
                 "sightline_gateway_calls",
                 "Calls by skin, method or route, and gRPC code or HTTP status.",
+                &[
+                    ("skin", SKINS),
+                    ("method", METHODS),
+                    (
+                        "code",
+                        Values::Of("the code's name as gRPC writes it; of REST the HTTP status, or CANCELLED"),
+                    ),
+                ],
                 Family::default(),
             ),
-            seconds: metrics.register(
+            seconds: metrics.register_by(
                 "sightline_gateway_call_seconds",
                 "Time from a call's arrival to the head of its response.",
+                &[("skin", SKINS), ("method", METHODS)],
                 seconds,
             ),
             watchers: metrics.register(

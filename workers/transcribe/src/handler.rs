@@ -2,8 +2,9 @@
 //!
 //! While the model can't be had, which a remote one may not be for hours, utterances are held: none is given up for it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -24,10 +25,14 @@ use crate::{Config, Deps};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long utterances under way are waited for at shutdown; the process ends after 30 s. Others are given back.
+const DRAIN: Duration = Duration::from_secs(20);
 /// How many times in a row the model may fail at an utterance while it listens to silence: for about 15 s.
 const MAX_FAULTS: u32 = 5;
 /// How long an utterance that is not over is waited for: nobody reads its line after that.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Streams that are remembered for having been told of; with more, all are told of again.
+const MOST_BEYOND: usize = 10_000;
 /// Bytes of a 16 bit sample.
 const SAMPLE_BYTES: usize = 2;
 
@@ -42,6 +47,8 @@ pub(crate) struct Handler {
     telling: Arc<Semaphore>,
     /// Whether the model could not be had when it was last asked.
     away: AtomicBool,
+    /// What was asked of a stream's speech and can't be done: that is told once.
+    beyond: Mutex<HashMap<String, Speech>>,
     shutdown: Shutdown,
 }
 
@@ -74,6 +81,7 @@ impl Handler {
             busy: Arc::new(Semaphore::new(config.concurrency.max(1))),
             telling: Arc::new(Semaphore::new(1)),
             away: AtomicBool::new(false),
+            beyond: Mutex::default(),
             shutdown,
             config,
             deps,
@@ -149,7 +157,8 @@ impl Handler {
         heard.unwrap_or(Err(Unheard::Late))
     }
 
-    /// Has the model listen, on a thread of its own; `held` goes when that is done, even where nobody waits for it any more.
+    /// Has the model listen, on a thread of its own; `held` goes when that is done, even where nobody waits for it any more. What
+    /// it can't do with the stream's speech is left: better what was said than nothing.
     async fn hear(
         &self,
         samples: Vec<f32>,
@@ -157,11 +166,41 @@ impl Handler {
         held: OwnedSemaphorePermit,
     ) -> Result<Transcript, Unheard> {
         let (transcriber, speech) = (Arc::clone(&self.deps.transcriber), self.speech(chunk));
+        let asked = speech.clone();
         let listening = spawn_blocking(move || {
             let _held = held;
-            transcriber.transcribe(&samples, &speech)
+            match transcriber.transcribe(&samples, &asked) {
+                Err(InferenceError::InvalidInput(reason)) if asked != Speech::default() => {
+                    let heard = transcriber.transcribe(&samples, &Speech::default());
+                    heard.map(|heard| (heard, Some(reason)))
+                }
+                heard => heard.map(|heard| (heard, None)),
+            }
         });
-        Ok(listening.await??)
+        let (heard, refused) = listening.await??;
+        if let Some(reason) = refused {
+            self.tell_beyond(chunk, speech, &reason);
+        }
+        Ok(heard)
+    }
+
+    /// Says once that a stream's speech is written down as it is heard.
+    fn tell_beyond(&self, chunk: &AudioChunk, speech: Speech, reason: &str) {
+        let mut beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
+        if beyond.get(&chunk.rtstream_id) == Some(&speech) {
+            return;
+        }
+        tracing::warn!(
+            rtstream = chunk.rtstream_id,
+            language = speech.language,
+            translate = speech.translate,
+            reason,
+            "speech is written down as it is heard: start its transcription without this, or give the worker another model"
+        );
+        if beyond.len() >= MOST_BEYOND {
+            beyond.clear();
+        }
+        beyond.insert(chunk.rtstream_id.clone(), speech);
     }
 
     /// Tries until the model has listened, or nobody wants to know what was said. What it does not listen to while it listens to
@@ -195,6 +234,12 @@ impl Handler {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         Ok(Vec::new())
+    }
+
+    /// Waits until utterances under way are waited for no longer.
+    async fn given_back(&self) {
+        self.shutdown.cancelled().await;
+        sleep(DRAIN).await;
     }
 
     /// Whether the model listens at all, to a second of silence.
@@ -272,7 +317,10 @@ impl sightline_bus::Handler<AudioChunk> for Finals {
             handler.metrics.ended(Outcome::Dropped);
             return Ok(Vec::new());
         }
-        let transcribed = handler.hold(chunk).await;
+        let transcribed = tokio::select! {
+            transcribed = handler.hold(chunk) => transcribed,
+            () = handler.given_back() => Err(retry("the worker stops".to_owned())),
+        };
         if handler.is_dropped(chunk) {
             handler.metrics.ended(Outcome::Dropped);
             return Ok(Vec::new());

@@ -26,7 +26,11 @@ use batching::Batcher;
 use handler::{Finals, Handler};
 use metrics::TranscribeMetrics;
 
-/// The worker's name among the parts that readiness waits for.
+pub use metrics::register_metrics;
+
+/// The parts that readiness waits for, beside the bus.
+pub const PARTS: [&str; 1] = [PART];
+/// The worker's name among them.
 const PART: &str = "transcribe";
 /// After how long without a heartbeat an utterance goes to another worker.
 const ACK_WAIT: Duration = Duration::from_secs(5);

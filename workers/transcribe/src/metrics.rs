@@ -3,7 +3,7 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
-use sightline_service::metrics::{Metrics, latency_buckets};
+use sightline_service::metrics::{Metrics, Values, latency_buckets};
 
 /// What became of an utterance.
 #[derive(Debug, Clone, Copy)]
@@ -44,18 +44,25 @@ pub(crate) struct TranscribeMetrics {
     delay: Histogram,
 }
 
+/// Registers all metrics of the role.
+pub fn register_metrics(metrics: &Metrics) {
+    let _ = TranscribeMetrics::register(metrics);
+}
+
 impl TranscribeMetrics {
     pub(crate) fn register(metrics: &Metrics) -> Self {
         let latency = || Histogram::new(latency_buckets());
         Self {
-            utterances: metrics.register(
+            utterances: metrics.register_by(
                 "sightline_transcribe_utterances",
                 "Utterances taken from the bus, by what became of them; held: the model could not be had, and they wait.",
+                &[("outcome", Values::These(&["transcribed", "stale", "dropped", "held", "failed"]))],
                 Family::default(),
             ),
-            interim: metrics.register(
+            interim: metrics.register_by(
                 "sightline_transcribe_interim",
                 "Utterances that were not over, by what became of them.",
+                &[("outcome", Values::These(&["told", "nothing", "busy", "failed"]))],
                 Family::default(),
             ),
             segments: metrics.register(

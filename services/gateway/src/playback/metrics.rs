@@ -9,7 +9,20 @@ use http::{HeaderValue, StatusCode, header};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use sightline_service::metrics::Metrics;
+use sightline_service::metrics::{Metrics, Values};
+
+/// What [`Kind`] says.
+const KINDS: Values = Values::These(&[
+    "playlist",
+    "segment",
+    "thumbnail",
+    "page",
+    "asset",
+    "export",
+    "other",
+]);
+/// Classes of HTTP statuses.
+const STATUSES: Values = Values::These(&["2xx", "3xx", "4xx", "5xx"]);
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,14 +73,16 @@ struct Families {
 impl PlaybackMetrics {
     pub(super) fn register(metrics: &Metrics) -> Self {
         Self(Arc::new(Families {
-            requests: metrics.register(
+            requests: metrics.register_by(
                 "sightline_gateway_playback_requests",
                 "Requests for recordings by kind and class of their status.",
+                &[("kind", KINDS), ("status", STATUSES)],
                 Family::default(),
             ),
-            bytes: metrics.register(
+            bytes: metrics.register_by(
                 "sightline_gateway_playback_bytes",
                 "Bytes of recordings and pages that were sent.",
+                &[("kind", KINDS)],
                 Family::default(),
             ),
         }))

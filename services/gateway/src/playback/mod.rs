@@ -48,6 +48,11 @@ pub(crate) struct Playback {
 
 type Shared = State<Arc<Playback>>;
 
+/// Registers all metrics of playback.
+pub(crate) fn register_metrics(metrics: &Metrics) {
+    let _ = PlaybackMetrics::register(metrics);
+}
+
 impl Playback {
     pub(crate) fn new(core: Arc<Core>, metrics: &Metrics) -> Self {
         Self {

@@ -146,3 +146,90 @@ pub(super) fn levels(scale: f64, mean: [f64; 3], std: [f64; 3]) -> Levels {
         std::array::from_fn(|level| ((level as f64 * scale - mean[c]) / std[c]) as f32)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+    use sightline_testkit::dice::Dice;
+
+    use super::*;
+    use crate::vlm::chat::Chat;
+
+    const FILES: [&str; 7] = [
+        "config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "generation_config.json",
+        "chat_template.json",
+        "tokenizer_config.json",
+        "tokenizer.json",
+    ];
+
+    /// The demo model's files, or those files as of another family.
+    fn write(dir: &Path, as_qwen: bool) {
+        let demo = sightline_testkit::repository().join("models/demo-vlm");
+        for name in FILES {
+            std::fs::copy(demo.join(name), dir.join(name)).expect("copied");
+        }
+        if as_qwen {
+            let config = json!({"model_type": qwen2_vl::QWEN2_VL, "max_position_embeddings": 4096});
+            let sizes = json!({
+                "min_pixels": 3136, "max_pixels": 1_000_000, "resample": 3, "rescale_factor": 0.0039,
+                "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+                "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2,
+            });
+            for (name, text) in [(FILES[0], config), (FILES[1], sizes)] {
+                std::fs::write(dir.join(name), text.to_string()).expect("written");
+            }
+        }
+    }
+
+    /// As far as a model can be loaded from these files, frames and words become tokens or are refused.
+    fn used(dir: &Path) -> Result<(), InferenceError> {
+        let mut directory = Directory::new(dir);
+        let family = load(&mut directory)?;
+        let frame = RgbImage::new(8, 6, vec![7; 8 * 6 * 3])?;
+        let views = [View::Video, View::Images, View::Tiles];
+        let layouts = views.map(|view| family.lay_out(std::slice::from_ref(&frame), 5.0, view));
+        let chat = Chat::new(&mut directory, family.as_ref())?;
+        for layout in layouts {
+            chat.ids("What is there?", &layout?)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn whatever_a_models_files_hold_it_is_loaded_or_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut dice = Dice::new(3);
+        for as_qwen in [false, true] {
+            write(dir.path(), as_qwen);
+            assert_eq!(
+                used(dir.path()).is_ok(),
+                !as_qwen,
+                "its tokens are another's"
+            );
+            let mut taken = 0;
+            for _ in 0..400 {
+                // The last is large, and the library's.
+                let name = FILES[dice.below(FILES.len() * 4 - 3) / 4];
+                let path = dir.path().join(name);
+                let whole = std::fs::read(&path).expect("read");
+                let value: Value = serde_json::from_slice(&whole).expect("JSON");
+                let changed = match dice.below(3) {
+                    0 => dice.bytes(&whole),
+                    _ => dice.json(&value).to_string().into_bytes(),
+                };
+                std::fs::write(&path, changed).expect("written");
+                taken += usize::from(used(dir.path()).is_ok());
+                std::fs::write(&path, whole).expect("written");
+            }
+            assert!(
+                as_qwen || (20..380).contains(&taken),
+                "both happen: {taken}"
+            );
+        }
+    }
+}

@@ -20,6 +20,9 @@ const FILE: &str = "preprocessor_config.json";
 /// What Qwen's own `qwen_vl_utils` allows a frame of a video, in tokens.
 const VIDEO_TOKENS: usize = 768;
 
+/// Frames are enlarged to no more pixels than that, whatever the files say.
+const MAX_ENLARGED: usize = 1 << 24;
+
 /// transformers refuses images that are longer for their width.
 const MAX_ASPECT: usize = 200;
 
@@ -116,7 +119,8 @@ pub(super) fn load(
         ),
     };
     let sizes = [family.patch, family.times, family.merge];
-    if !sizes.iter().all(|size| (1..=64).contains(size)) || family.min_pixels > family.max_pixels {
+    let sound = sizes.iter().all(|size| (1..=64).contains(size));
+    if !sound || family.min_pixels > family.max_pixels.min(MAX_ENLARGED) {
         return Err(directory.unsupported(FILE, "its sizes of patches and images make no sense"));
     }
     Ok(Box::new(family))

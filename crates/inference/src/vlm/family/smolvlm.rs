@@ -21,6 +21,9 @@ const FILE: &str = "preprocessor_config.json";
 /// transformers never scales an image beyond this edge.
 const MAX_RESIZED_EDGE: usize = 4096;
 
+/// Tokens of a tile at most: one for each 64 pixels of the largest one.
+const MAX_TILE_TOKENS: usize = 4096;
+
 /// The tokenizers name tiles of up to so many rows and columns.
 const MAX_TILES: usize = 6;
 
@@ -99,6 +102,10 @@ pub(super) fn load(
     let edges = [family.frame_edge, family.tile_edge];
     if !edges.iter().all(|e| (1..=MAX_RESIZED_EDGE).contains(e)) {
         return Err(directory.unsupported(FILE, "a longest_edge is not 1 to 4096"));
+    }
+    if !(1..=MAX_TILE_TOKENS).contains(&family.tile_tokens) {
+        let problem = format!("image_seq_len is not 1 to {MAX_TILE_TOKENS}");
+        return Err(directory.unsupported("processor_config.json", problem));
     }
     if family.frame_edge.div_ceil(family.tile_edge) > MAX_TILES && family.splits {
         let problem = format!("it splits images into more than {MAX_TILES} tiles in a row");

@@ -30,7 +30,7 @@ const BUFFER: usize = 256;
 /// Pause before following again after the bus failed.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The hub's name among the parts that readiness waits for.
-const PART: &str = "watch";
+pub(crate) const PART: &str = "watch";
 
 /// Fans out what happens.
 pub(crate) struct Hub {

@@ -19,7 +19,7 @@ use sightline_proto::v1::{Ready, WatchRequest, WatchResponse};
 pub(crate) use self::filter::Subscribed;
 use self::filter::{Asked, Filter, Wanted};
 use self::following::{Feed, Watch};
-pub(crate) use self::hub::Hub;
+pub(crate) use self::hub::{Hub, PART};
 use super::violations::{Violations, refused};
 use super::{Session, bus_failed};
 

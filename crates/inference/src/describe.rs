@@ -32,7 +32,8 @@ pub struct Job {
     pub questions: Vec<String>,
     /// What to describe.
     pub prompts: Vec<Prompt>,
-    /// When nobody wants the answers any more, in microseconds of the backend's clock.
+    /// When nobody wants the answers any more, in microseconds of the backend's clock. Of two jobs of a stream the one that expires
+    /// later is the newer: of those that wait the newest two are kept. Jobs without it are never left out.
     pub expires_us: Option<i64>,
 }
 

@@ -14,6 +14,7 @@ mod memory;
 pub mod onnx;
 pub mod openai;
 mod revision;
+mod turns;
 pub mod vlm;
 pub mod whisper;
 

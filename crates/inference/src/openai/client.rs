@@ -1,7 +1,5 @@
 //! Requests to one model of one server: bounded in number, time and size, tried again where that may help.
 
-use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +9,11 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sightline_egress::{Answer, Egress, Policy, Question, Timeouts};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::breaker::Breaker;
 use super::error::RemoteError;
+use super::options::{Key, Options};
 use super::said;
 use crate::InferenceError;
 
@@ -29,70 +28,6 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Most bytes of an answer: 32 vectors of 4,096 numbers are 2 MB.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
-/// How to reach a model.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where the API begins, for example `http://host:8000/v1`.
-    pub url: String,
-    /// The model's name there.
-    pub model: String,
-    /// What lets us in.
-    pub key: Option<Key>,
-    /// How long one try may take.
-    pub timeout: Duration,
-    /// Most requests at once, at least 1.
-    pub concurrency: usize,
-}
-
-impl Options {
-    /// Without a key, 30 s a try, 8 requests at once.
-    pub fn new(url: impl Into<String>, model: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            model: model.into(),
-            key: None,
-            timeout: Duration::from_secs(30),
-            concurrency: 8,
-        }
-    }
-}
-
-/// An API key. Neither its Debug form nor any error or log shows it.
-#[derive(Clone)]
-pub struct Key(String);
-
-impl Key {
-    /// Reads it from a file; white space around it does not count.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or holds something else than one line of visible characters.
-    pub fn read(path: &Path) -> Result<Self, InferenceError> {
-        let text = std::fs::read_to_string(path).map_err(|source| RemoteError::KeyFile {
-            path: path.to_owned(),
-            source,
-        })?;
-        let key = text.trim();
-        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let path = path.to_owned();
-            return Err(RemoteError::Key { path }.into());
-        }
-        Ok(Self(key.to_owned()))
-    }
-
-    fn header(&self) -> HeaderValue {
-        let value = format!("Bearer {}", self.0);
-        let mut value = HeaderValue::from_str(&value).expect("visible ASCII");
-        value.set_sensitive(true);
-        value
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(…)")
-    }
-}
-
 /// A model of an OpenAI-compatible server. Clones share its limits.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
@@ -101,8 +36,8 @@ struct Inner {
     egress: Egress,
     options: Options,
     /// Requests under way, and those among them that may take long.
-    slots: Semaphore,
-    long: Semaphore,
+    slots: Arc<Semaphore>,
+    long: Arc<Semaphore>,
     /// Of short answers …
     breaker: Breaker,
     /// … and of long ones.
@@ -121,9 +56,9 @@ pub(super) enum Length {
 }
 
 /// Leave to have one request under way.
-pub(super) struct Slot<'a> {
-    _slot: SemaphorePermit<'a>,
-    long: Option<SemaphorePermit<'a>>,
+pub(super) struct Slot {
+    _slot: OwnedSemaphorePermit,
+    long: Option<OwnedSemaphorePermit>,
 }
 
 /// What is posted.
@@ -158,8 +93,10 @@ impl Client {
         let concurrency = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
         let mut inner = Inner {
             egress: Egress::new(Policy::anywhere(), timeouts),
-            slots: Semaphore::new(concurrency),
-            long: Semaphore::new((concurrency - concurrency.div_ceil(4)).max(1)),
+            slots: Arc::new(Semaphore::new(concurrency)),
+            long: Arc::new(Semaphore::new(
+                (concurrency - concurrency.div_ceil(4)).max(1),
+            )),
             breaker: Breaker::default(),
             patient: Breaker::default(),
             about: String::new(),
@@ -189,21 +126,30 @@ impl Client {
         digits[..8].iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    /// Waits until one more request may be under way.
-    pub(super) async fn slot(&self, length: Length) -> Slot<'_> {
-        let closed = "the semaphores are never closed";
-        let long = match length {
-            Length::Short => None,
-            Length::Long => Some(self.0.long.acquire().await.expect(closed)),
-        };
+    /// Waits until one more request for a short answer may be under way.
+    pub(super) async fn slot(&self) -> Slot {
+        let slot = Arc::clone(&self.0.slots).acquire_owned().await;
         Slot {
-            _slot: self.0.slots.acquire().await.expect(closed),
-            long,
+            _slot: slot.expect("nobody closes it"),
+            long: None,
         }
     }
 
+    /// Leave for one more request, if it may be under way now.
+    pub(super) fn try_slot(&self, length: Length) -> Option<Slot> {
+        let take = |from: &Arc<Semaphore>| Arc::clone(from).try_acquire_owned().ok();
+        let long = match length {
+            Length::Short => None,
+            Length::Long => Some(take(&self.0.long)?),
+        };
+        Some(Slot {
+            _slot: take(&self.0.slots)?,
+            long,
+        })
+    }
+
     /// Posts while `slot` is held.
-    pub(super) async fn post(&self, post: &Post, slot: &Slot<'_>) -> Result<Value, RemoteError> {
+    pub(super) async fn post(&self, post: &Post, slot: &Slot) -> Result<Value, RemoteError> {
         let url = self.url(post.path);
         let mut headers = self.0.headers();
         let content_type = HeaderValue::from_str(&post.content_type);
@@ -328,7 +274,7 @@ impl Inner {
         if status.is_success() {
             return said::json(&url, answer);
         }
-        let key = self.options.key.as_ref().map(|key| key.0.as_str());
+        let key = self.options.key.as_ref().map(Key::as_str);
         let message = said::complaint(answer, key);
         Err(match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RemoteError::Forbidden {

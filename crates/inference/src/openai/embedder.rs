@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use super::client::{Client, Length, Post};
+use super::client::{Client, Post};
 use super::error::RemoteError;
 use crate::{Embedder, InferenceError};
 
@@ -73,7 +73,7 @@ impl RemoteEmbedder {
             "input": texts,
             "encoding_format": "float",
         });
-        let slot = self.client.slot(Length::Short).await;
+        let slot = self.client.slot().await;
         let answer = self.client.post(&Post::json(PATH, &request), &slot).await?;
         let url = self.client.url(PATH);
         vectors(&answer, texts.len(), self.dimension)

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::runtime::Handle;
 
-use super::client::{Client, Length};
+use super::client::Client;
 use super::error::RemoteError;
 use super::{heard, upload};
 use crate::whisper::{MAX_SECONDS, SAMPLE_RATE};
@@ -77,7 +77,7 @@ impl RemoteTranscriber {
             fields.push(("language", language));
         }
         let post = upload::form(path, pcm, &fields);
-        let slot = self.client.slot(Length::Short).await;
+        let slot = self.client.slot().await;
         let answer = self.client.post(&post, &slot).await?;
         let seconds = pcm.len() as f64 / SAMPLE_RATE as f64;
         let mut transcript = heard::transcript(&answer, seconds)

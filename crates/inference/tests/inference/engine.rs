@@ -308,18 +308,18 @@ fn the_newest_of_a_stream_wait() {
         ..EngineOptions::default()
     };
     let engine = Lockstep::start(options);
-    let live = |stream, questions| Task {
-        expires_us: Some(100),
+    let live = |stream, questions, at| Task {
+        expires_us: Some(at),
         ..job(stream, &["00_0"], questions, &PROMPTS[..1])
     };
-    let mut answers = vec![engine.submit(live("first", &[][..]))];
+    let mut answers = vec![engine.submit(live("first", &[][..], 100))];
     while engine.steps.recv().unwrap() != Step::Begin {}
     let kept = || job("kept", &["00_0"], &[], &PROMPTS[..1]);
-    answers.extend((0..3).map(|_| engine.submit(live("calm", &[][..]))));
-    answers.extend((0..3).map(|_| engine.submit(live("urgent", &EVENTS[..1]))));
+    answers.extend([102, 100, 101].map(|at| engine.submit(live("calm", &[][..], at))));
+    answers.extend([100, 102, 101].map(|at| engine.submit(live("urgent", &EVENTS[..1], at))));
     answers.extend((0..3).map(|_| engine.submit(kept())));
     let (_, ended) = engine.run(&mut answers);
-    assert_eq!(expired(ended), [1, 4]);
+    assert_eq!(expired(ended), [2, 4]);
 }
 
 #[test]

@@ -268,7 +268,7 @@ async fn a_question_that_is_refused_costs_the_others_nothing_and_what_is_late_is
     ensure!(whole.texts[0].is_ok() && whole.texts[1].is_err());
 
     let asked = server.seen(CHAT).len();
-    job.expires_us = Some(100);
+    job.expires_us = Some(99);
     let late = ended(describer.submit(job.clone())?).await?;
     ensure!(matches!(late.outcome, Outcome::Expired) && late.verdicts.is_empty());
     ensure!(server.seen(CHAT).len() == asked);

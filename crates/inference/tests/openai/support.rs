@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use sightline_inference::openai::{Client, Options};
 use sightline_inference::{About, Answer, Answers, InferenceError, Job, Outcome, Prompt};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 /// A request: its path, with a count of those with this path before it, and its body.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ type Answering = dyn Fn(Request) -> Response + Send + Sync;
 struct Shared {
     answer: Arc<Answering>,
     seen: Arc<Mutex<Vec<Request>>>,
+    /// How many answers may go out.
+    gate: Arc<Semaphore>,
 }
 
 /// Answers every request by a function; stops with the test.
@@ -47,10 +50,21 @@ impl Server {
         let shared = Shared {
             answer: Arc::new(answer),
             seen: Arc::default(),
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
         };
         let router = Router::new().fallback(handle).with_state(shared.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(Self { url, shared })
+    }
+
+    /// Holds answers back from now on.
+    pub fn hold(&self) {
+        self.shared.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Lets all answers out.
+    pub fn let_go(&self) {
+        self.shared.gate.add_permits(1_000_000);
     }
 
     /// What was asked at `path`, in order.
@@ -60,7 +74,16 @@ impl Server {
     }
 
     pub async fn client(&self) -> Result<Client> {
-        Ok(Client::connect(Options::new(&self.url, "there")).await?)
+        self.client_of(8).await
+    }
+
+    /// A client that asks so many things at once.
+    pub async fn client_of(&self, concurrency: usize) -> Result<Client> {
+        let options = Options {
+            concurrency,
+            ..Options::new(&self.url, "there")
+        };
+        Ok(Client::connect(options).await?)
     }
 }
 
@@ -75,6 +98,9 @@ async fn handle(State(shared): State<Shared>, uri: Uri, body: Bytes) -> Response
     };
     if request.path == "/models" {
         return r#"{"data":[{"id":"there"},{"id":"other"}]}"#.into_response();
+    }
+    if let Ok(leave) = shared.gate.acquire().await {
+        leave.forget();
     }
     (shared.answer)(request)
 }

@@ -7,7 +7,6 @@
 
 mod batch;
 mod probe;
-mod queue;
 mod schedule;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

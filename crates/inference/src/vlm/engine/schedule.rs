@@ -7,17 +7,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::batch::{Batches, Sequence};
-use super::queue::FairQueue;
 use super::{EngineOptions, Step, Task};
 use crate::describe::Reply;
+use crate::turns::{Turns, Waits};
 use crate::vlm::Vlm;
 use crate::vlm::cache::Cache;
 use crate::vlm::window::Prepared;
 use crate::{Answer, InferenceError, Outcome};
-
-/// How many jobs of one stream that can expire wait to be judged, and to be described: a newer one takes the place of the
-/// oldest, as windows do on the bus.
-const NEWEST: usize = 2;
 
 /// What is to be described.
 pub(super) struct Asked {
@@ -124,17 +120,30 @@ impl Work {
     }
 }
 
+impl Waits for Work {
+    fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    fn expires_us(&self) -> Option<i64> {
+        self.expires_us
+    }
+
+    fn reply(&self) -> &Reply {
+        &self.reply
+    }
+
+    fn has_questions(&self) -> bool {
+        !self.questions.is_empty()
+    }
+}
+
 pub(super) struct Schedule {
     model: Arc<Vlm>,
     max_batch: usize,
     /// Places of the cache that captions may take. As many again are kept for verdicts.
     caption_places: usize,
-    /// Windows with questions, and the one that is looked at.
-    urgent: FairQueue<Work>,
-    judging: Option<Work>,
-    /// Windows that only wait for descriptions, and the one whose answers are begun.
-    calm: FairQueue<Work>,
-    describing: Option<Work>,
+    turns: Turns<Work>,
     batches: Batches,
 }
 
@@ -145,53 +154,32 @@ impl Schedule {
             model,
             max_batch: options.max_batch.max(1),
             caption_places: options.cache_tokens / 2,
-            urgent: FairQueue::new(),
-            judging: None,
-            calm: FairQueue::new(),
-            describing: None,
+            turns: Turns::new(),
             batches: Batches::new(mixed),
         }
     }
 
     pub(super) fn add(&mut self, work: Work) {
-        let queue = if work.questions.is_empty() {
-            &mut self.calm
-        } else {
-            &mut self.urgent
-        };
-        queue_up(queue, work);
+        self.turns.add(work);
     }
 
     /// Gives up what is too old at `now_us`, and what nobody waits for. Answers that have begun are completed.
     pub(super) fn expire(&mut self, now_us: i64) {
-        let keep = |work: &mut Work| {
-            let expired = work.expires_us.is_some_and(|at| at < now_us);
-            if expired {
-                work.reply.end(Outcome::Expired);
-            }
-            !expired && work.reply.is_wanted()
-        };
-        self.urgent.retain(keep);
-        self.calm.retain(keep);
-        for current in [&mut self.judging, &mut self.describing] {
-            if current.as_mut().is_some_and(|work| !keep(work)) {
-                *current = None;
-            }
-        }
+        self.turns.expire(now_us);
     }
 
     /// Runs one graph once; None if there is nothing to do.
     pub(super) fn step(&mut self) -> Option<Step> {
-        if let Some(work) = self.judging.take().or_else(|| self.urgent.pop()) {
+        if let Some(work) = self.turns.next_to_judge() {
             return Some(self.judge(work));
         }
         if self.batches.sequences() < self.max_batch
-            && let Some(work) = self.describing.take().or_else(|| self.calm.pop())
+            && let Some(work) = self.turns.next_to_describe()
         {
             if self.make_room(&work) {
                 return Some(self.describe(work));
             }
-            self.describing = Some(work);
+            self.turns.describe_on(work);
         }
         let sequences = self.batches.step(&self.model)?;
         Some(Step::Decode { sequences })
@@ -201,7 +189,7 @@ impl Schedule {
         match work.open(&self.model) {
             Ok(None) => {}
             Ok(Some(step)) => {
-                self.judging = Some(work);
+                self.turns.judge_on(work);
                 return step;
             }
             Err(error) => return failed(&work, error),
@@ -219,7 +207,7 @@ impl Schedule {
             Err(error) => return failed(&work, error),
         }
         if !work.questions.is_empty() {
-            self.judging = Some(work);
+            self.turns.judge_on(work);
         } else if !work.prompts.is_empty() {
             self.wait_for_description(work);
         }
@@ -231,14 +219,14 @@ impl Schedule {
         if self.caption_use(0) + work.prefix() > self.caption_places {
             work.opened = None;
         }
-        queue_up(&mut self.calm, work);
+        self.turns.add(work);
     }
 
     fn describe(&mut self, mut work: Work) -> Step {
         match work.open(&self.model) {
             Ok(None) => {}
             Ok(Some(step)) => {
-                self.describing = Some(work);
+                self.turns.describe_on(work);
                 return step;
             }
             Err(error) => return failed(&work, error),
@@ -260,16 +248,14 @@ impl Schedule {
         );
         self.batches.join(sequence, begun, &self.model);
         if !work.prompts.is_empty() {
-            self.describing = Some(work);
+            self.turns.describe_on(work);
         }
         Step::Begin
     }
 
     /// Places that captions take, or may come to take, with one more answer of `width`.
     fn caption_use(&mut self, width: usize) -> usize {
-        let describing = self.describing.iter_mut();
-        let waiting = self.calm.entries().chain(describing);
-        let opened = waiting.filter(|work| work.opened.is_some());
+        let opened = self.turns.described().filter(|work| work.opened.is_some());
         let waiting: usize = opened.map(|work| work.prefix()).sum();
         waiting + self.batches.places_with(width)
     }
@@ -284,19 +270,10 @@ impl Schedule {
             return false;
         }
         // With nothing else under way it always fits: what would not was refused when it was submitted.
-        for waiting in self.calm.entries() {
+        for waiting in self.turns.calm() {
             waiting.opened = None;
         }
         true
-    }
-}
-
-/// Puts `work` behind the others of its stream.
-fn queue_up(queue: &mut FairQueue<Work>, work: Work) {
-    let (stream, can_expire) = (work.stream.clone(), work.expires_us.is_some());
-    queue.push(&stream, work);
-    if can_expire && let Some(oldest) = queue.pop_beyond(&stream, NEWEST) {
-        oldest.reply.end(Outcome::Expired);
     }
 }
 

@@ -3,37 +3,46 @@
 use std::collections::{BTreeMap, VecDeque};
 
 /// Entries by stream, oldest first.
-pub(super) struct FairQueue<T> {
-    streams: BTreeMap<String, VecDeque<T>>,
+pub(crate) struct FairQueue<T> {
+    streams: BTreeMap<String, VecDeque<Entry<T>>>,
     /// Streams that have entries, in the order in which they are served.
     turns: VecDeque<String>,
 }
 
+struct Entry<T> {
+    /// What says how new it is; one without is as new as the last.
+    age: Option<i64>,
+    it: T,
+}
+
 impl<T> FairQueue<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             streams: BTreeMap::new(),
             turns: VecDeque::new(),
         }
     }
 
-    /// Adds an entry behind the others of its stream.
-    pub(super) fn push(&mut self, stream: &str, entry: T) {
+    /// Adds an entry: before those of its stream that are newer, behind all others. The greater `age` is the newer.
+    pub(crate) fn push(&mut self, stream: &str, age: Option<i64>, it: T) {
         let entries = self.streams.entry(stream.to_owned()).or_default();
         if entries.is_empty() {
             self.turns.push_back(stream.to_owned());
         }
-        entries.push_back(entry);
+        let is_newer = |entry: &&Entry<T>| age.is_some() && entry.age > age;
+        let at = entries.len() - entries.iter().rev().take_while(is_newer).count();
+        entries.insert(at, Entry { age, it });
     }
 
     /// Takes out the oldest entry of a stream that has more than `most`.
-    pub(super) fn pop_beyond(&mut self, stream: &str, most: usize) -> Option<T> {
+    pub(crate) fn pop_beyond(&mut self, stream: &str, most: usize) -> Option<T> {
         let entries = self.streams.get_mut(stream)?;
-        (entries.len() > most.max(1)).then(|| entries.pop_front())?
+        let oldest = (entries.len() > most.max(1)).then(|| entries.pop_front())?;
+        oldest.map(|entry| entry.it)
     }
 
     /// The oldest entry of the stream whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<T> {
+    pub(crate) fn pop(&mut self) -> Option<T> {
         let stream = self.turns.pop_front()?;
         let entries = self.streams.get_mut(&stream)?;
         let entry = entries.pop_front();
@@ -42,13 +51,13 @@ impl<T> FairQueue<T> {
         } else {
             self.turns.push_back(stream);
         }
-        entry
+        entry.map(|entry| entry.it)
     }
 
     /// Takes out what `keep` refuses.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
         for entries in self.streams.values_mut() {
-            entries.retain_mut(&mut keep);
+            entries.retain_mut(|entry| keep(&mut entry.it));
         }
         self.streams.retain(|_, entries| !entries.is_empty());
         let streams = &self.streams;
@@ -56,8 +65,9 @@ impl<T> FairQueue<T> {
     }
 
     /// All entries, in no order that matters.
-    pub(super) fn entries(&mut self) -> impl Iterator<Item = &mut T> {
-        self.streams.values_mut().flatten()
+    pub(crate) fn entries(&mut self) -> impl Iterator<Item = &mut T> {
+        let entries = self.streams.values_mut().flatten();
+        entries.map(|entry| &mut entry.it)
     }
 }
 
@@ -69,11 +79,11 @@ mod tests {
     fn streams_take_turns() {
         let mut queue = FairQueue::new();
         for entry in ["a1", "a2", "a3", "b1", "c1", "b2"] {
-            queue.push(&entry[..1], entry);
+            queue.push(&entry[..1], None, entry);
         }
         let mut order = vec![queue.pop().unwrap(), queue.pop().unwrap()];
         // A stream that comes back after it had nothing waits for all others once.
-        queue.push("d", "d1");
+        queue.push("d", None, "d1");
         order.extend(std::iter::from_fn(|| queue.pop()));
         assert_eq!(order, ["a1", "b1", "c1", "a2", "b2", "d1", "a3"]);
     }
@@ -82,10 +92,23 @@ mod tests {
     fn what_is_taken_out_leaves_no_empty_turn() {
         let mut queue = FairQueue::new();
         for entry in ["a1", "b1", "b2"] {
-            queue.push(&entry[..1], entry);
+            queue.push(&entry[..1], None, entry);
         }
         queue.retain(|entry| *entry != "a1");
         assert_eq!(queue.entries().count(), 2);
         assert_eq!(std::iter::from_fn(|| queue.pop()).count(), 2);
+    }
+
+    #[test]
+    fn the_oldest_of_a_stream_goes_first_whenever_it_came() {
+        let mut queue = FairQueue::new();
+        for age in [3, 1, 4, 2] {
+            queue.push("a", Some(age), age);
+        }
+        queue.push("a", None, 5);
+        assert_eq!(queue.pop_beyond("a", 4), Some(1));
+        assert_eq!(queue.pop_beyond("a", 4), None);
+        let order: Vec<i64> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, [2, 3, 4, 5]);
     }
 }

@@ -6,21 +6,22 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::try_join_all;
 use sightline_bus::{ObservationKind, Outgoing, Received, Refusal, Subject};
 use sightline_inference::{About, InferenceError, Job, Prompt};
 use sightline_proto::ids;
-use sightline_proto::internal::{FrameWindow, Observation, RtStreamRecord, Sampling};
+use sightline_proto::internal::{FrameWindow, RtStreamRecord, Sampling};
 use sightline_proto::v1::rt_stream::Playback;
 use sightline_service::{Shutdown, chain, failpoint};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use tracing::{Instrument, info_span};
 
 use crate::asking::{Asking, Unanswered};
 use crate::metrics::{CaptionMetrics, Outcome, Stage};
 use crate::numbers::Numbers;
 use crate::observations::{self, Text};
-use crate::plan::{Plan, Plans, Wanted};
+use crate::plan::{Plan, Plans, Wanted, Watched};
+use crate::publishing::publish;
 use crate::reuse::{Grey, Reuse, grey};
 use crate::{BUDGET, Config, Deps};
 
@@ -117,10 +118,11 @@ impl Handler {
             return Ok(self.scenes(look, &texts));
         }
         let mut asked = self.asking.submit(job).await?;
-        let verdicts = asked.verdicts().await?;
+        let verdicts = asked.verdicts().instrument(info_span!("judge")).await?;
         self.publish(look, verdicts).await?;
         failpoint::hit("caption.after_verdicts");
-        let described = asked.texts().await?;
+        let describing = asked.texts().instrument(info_span!("describe"));
+        let described = describing.await?;
         let mut texts = texts;
         for (wanted, text) in prompts.into_iter().zip(described.texts) {
             if let Some(text) = text {
@@ -172,24 +174,15 @@ impl Handler {
     async fn publish(&self, look: &Look<'_>, verdicts: Vec<Option<f32>>) -> Result<(), Unanswered> {
         let (revision, now) = (self.deps.describer.revision(), self.deps.clock.now_us());
         let subject = self.subject(look.window, ObservationKind::Verdict);
-        let answered = look.plan.questions.values().zip(verdicts);
-        let verdicts: Vec<Observation> = answered
-            .filter_map(|(watched, probability)| Some((watched, probability?)))
-            .flat_map(|(watched, probability)| watched.iter().map(move |w| (w, probability)))
-            .map(|(watched, probability)| {
-                observations::verdict(look.window, revision, watched, probability, now)
-            })
-            .collect();
-        if verdicts.is_empty() {
+        let verdict = |watched: &Watched, probability| {
+            observations::verdict(look.window, revision, watched, probability, now)
+        };
+        let (bus, questions) = (&self.deps.bus, &look.plan.questions);
+        let published = publish(bus, &subject, questions, verdicts, verdict).await?;
+        if published == 0 {
             return Ok(());
         }
-        let publishing = verdicts
-            .iter()
-            .map(|verdict| self.deps.bus.publish(&subject, &verdict.id, verdict));
-        try_join_all(publishing)
-            .await
-            .map_err(|error| Unanswered::Stopped(chain(&error)))?;
-        self.metrics.verdicts.inc_by(verdicts.len() as u64);
+        self.metrics.verdicts.inc_by(published);
         let (captured_us, now_us) = (look.window.captured_us, self.deps.clock.now_us());
         self.metrics.lasted(Stage::Verdict, captured_us, now_us);
         Ok(())

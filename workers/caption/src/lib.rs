@@ -11,6 +11,7 @@ mod metrics;
 mod numbers;
 mod observations;
 mod plan;
+mod publishing;
 mod reuse;
 mod texts;
 
@@ -31,13 +32,15 @@ use handler::Handler;
 use metrics::CaptionMetrics;
 use texts::Reader;
 
-pub use metrics::count_steps;
+pub use metrics::{count_steps, register_metrics};
 
 /// How many windows to have under way with a model that batches: 8 are decoded together, others are judged meanwhile. More
 /// would take from the bus what only waits here: there newer windows take its place, and other workers get it.
 pub const UNDER_WAY: usize = 16;
 
-/// The worker's name among the parts that readiness waits for.
+/// The parts that readiness waits for, beside the bus.
+pub const PARTS: [&str; 1] = [PART];
+/// The worker's name among them.
 const PART: &str = "caption";
 /// After how long without a heartbeat a window goes to another worker: soon enough that it is not yet superseded.
 const ACK_WAIT: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use sightline_inference::vlm::engine::{OnStep, Step};
-use sightline_service::metrics::{Metrics, latency_buckets};
+use sightline_service::metrics::{Metrics, Values, latency_buckets};
 
 type Label = [(&'static str, &'static str); 1];
 
@@ -45,6 +45,7 @@ pub(crate) struct CaptionMetrics {
     pub(crate) scenes: Counter,
     pub(crate) scenes_reused: Counter,
     pub(crate) prompts_refused: Counter,
+    batches: Family<Label, Counter>,
     stages: Family<Label, Histogram, fn() -> Histogram>,
 }
 
@@ -52,15 +53,17 @@ impl CaptionMetrics {
     pub(crate) fn register(metrics: &Metrics) -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(latency_buckets());
         Self {
-            windows: metrics.register(
+            windows: metrics.register_by(
                 "sightline_caption_windows",
                 "Windows taken from the bus, by what became of them.",
+                &[("outcome", Values::These(&["described", "unwanted", "expired", "failed"]))],
                 Family::default(),
             ),
-            missing: metrics.register(
+            missing: metrics.register_by(
                 "sightline_caption_windows_missing",
                 "Windows between two that this process got which never came, by reason. Those that another process took \
                  count too: where several share a model, an index's own count of missing windows tells.",
+                &[("reason", Values::These(&["superseded"]))],
                 Family::default(),
             ),
             verdicts: metrics.register(
@@ -83,9 +86,16 @@ impl CaptionMetrics {
                 "Prompts that the model could not take on a window, for example because they are too long.",
                 Counter::default(),
             ),
-            stages: metrics.register(
+            batches: metrics.register_by(
+                "sightline_caption_batches",
+                "Batches of transcripts taken from the bus, by what became of them; held: the model could not be had, and they wait.",
+                &[("outcome", Values::These(&["answered", "failed", "held", "unwanted"]))],
+                Family::default(),
+            ),
+            stages: metrics.register_by(
                 "sightline_caption_stage_seconds",
                 "Time that each stage took for one window; wait and verdict count from the capture of its last frame.",
+                &[("stage", Values::These(&["wait", "judge", "verdict", "describe"]))],
                 Family::new_with_constructor(histogram),
             ),
         }
@@ -99,6 +109,11 @@ impl CaptionMetrics {
             Outcome::Failed => "failed",
         };
         self.windows.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// A batch of a transcript.
+    pub(crate) fn batch(&self, outcome: &'static str) {
+        self.batches.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     pub(crate) fn superseded(&self, windows: u64) {
@@ -132,11 +147,21 @@ impl CaptionMetrics {
     }
 }
 
+/// Registers all metrics of the role.
+pub fn register_metrics(metrics: &Metrics) {
+    let _ = CaptionMetrics::register(metrics);
+    let _ = count_steps(metrics);
+}
+
 /// Counts what a local model's engine does.
 pub fn count_steps(metrics: &Metrics) -> OnStep {
-    let steps: Family<Label, Counter> = metrics.register(
+    let steps: Family<Label, Counter> = metrics.register_by(
         "sightline_model_steps",
         "Runs of a graph of the local vision-language model, by what they did.",
+        &[(
+            "step",
+            Values::These(&["encode", "prefill", "judge", "begin", "decode", "failed"]),
+        )],
         Family::default(),
     );
     let decoded: Counter = metrics.register(

@@ -10,9 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::try_join_all;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use sightline_bus::{
     Bus, BusError, Handler, ObservationKind, Outgoing, Received, Refusal, StreamName, Subject,
     Work, work_side_by_side,
@@ -33,6 +30,7 @@ use tokio::time::sleep;
 use crate::asking::{Asking, Unanswered};
 use crate::metrics::CaptionMetrics;
 use crate::plan::Watched;
+use crate::publishing::publish;
 use crate::{Config, Deps};
 
 /// Batches under way side by side: a remote model takes several, and one that comes waits for none that is held.
@@ -60,7 +58,6 @@ pub(crate) struct Reader {
     clock: Arc<dyn Clock>,
     asking: Asking,
     metrics: CaptionMetrics,
-    batches: Family<[(&'static str, &'static str); 1], Counter>,
     config: Config,
     shutdown: Shutdown,
     lanes: Lanes,
@@ -126,11 +123,6 @@ impl Reader {
             clock: Arc::clone(&deps.clock),
             asking,
             metrics,
-            batches: deps.metrics.register(
-                "sightline_caption_batches",
-                "Batches of transcripts taken from the bus, by what became of them; held: the model could not be had, and they wait.",
-                Family::default(),
-            ),
             config: config.clone(),
             shutdown,
             lanes: Lanes::default(),
@@ -166,7 +158,7 @@ impl Reader {
                     index = reading.index.id,
                     "a batch is held until the model answers"
                 );
-                self.count("held");
+                self.metrics.batch("held");
             }
             tokio::select! {
                 () = sleep(pause) => {}
@@ -242,18 +234,10 @@ impl Reader {
         verdicts: Vec<Option<f32>>,
     ) -> Result<(), Unanswered> {
         let subject = self.subject(reading, ObservationKind::Verdict);
-        let answered = reading.questions.values().zip(verdicts);
-        let verdicts: Vec<Observation> = answered
-            .filter_map(|(watched, probability)| Some((watched, probability?)))
-            .flat_map(|(watched, probability)| watched.iter().map(move |w| (w, probability)))
-            .map(|(watched, probability)| self.verdict(reading, watched, probability))
-            .collect();
-        let publishing = verdicts
-            .iter()
-            .map(|verdict| self.bus.publish(&subject, &verdict.id, verdict));
-        let published = try_join_all(publishing).await;
-        published.map_err(|error| Unanswered::Stopped(chain(&error)))?;
-        self.metrics.verdicts.inc_by(verdicts.len() as u64);
+        let verdict = |watched: &Watched, probability| self.verdict(reading, watched, probability);
+        let (bus, questions) = (&self.bus, &reading.questions);
+        let published = publish(bus, &subject, questions, verdicts, verdict).await?;
+        self.metrics.verdicts.inc_by(published);
         Ok(())
     }
 
@@ -372,10 +356,6 @@ impl Reader {
         self.shutdown.cancelled().await;
         sleep(DRAIN).await;
     }
-
-    fn count(&self, outcome: &'static str) {
-        self.batches.get_or_create(&[("outcome", outcome)]).inc();
-    }
 }
 
 #[async_trait]
@@ -383,12 +363,12 @@ impl Handler<Observation> for Reader {
     async fn handle(&self, received: &Received<Observation>) -> Result<Vec<Outgoing>, Refusal> {
         let batch = &received.message;
         let Some(Body::AudioScene(scene)) = &batch.body else {
-            self.count("failed");
+            self.metrics.batch("failed");
             let reason = "this is no batch of a transcript".to_owned();
             return Err(Refusal::Reject { reason });
         };
         let Some(index) = self.index(&scene.index_id).await? else {
-            self.count("unwanted");
+            self.metrics.batch("unwanted");
             return Ok(Vec::new());
         };
         let reading = Reading {
@@ -405,7 +385,7 @@ impl Handler<Observation> for Reader {
             }),
         };
         if read.is_ok() {
-            self.count("answered");
+            self.metrics.batch("answered");
         }
         read
     }

@@ -10,15 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use sightline_bus::{Place, StreamName};
+use sightline_bus::Place;
 use sightline_proto::internal::{Observation, Record, RecordFilter};
 use sightline_service::{chain, failpoint};
 use sightline_vectors::{ListQuery, Position, Progress, Stores, VectorError};
+use tokio::sync::RwLockWriteGuard;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::STORE;
+use crate::handover::hand_over;
+use crate::intake::places;
 use crate::serving::Shared;
 use crate::storing::{Fault, Storing};
-use crate::{KINDS, STORE, intake};
 
 /// Records that are copied together.
 const PAGE: usize = 64;
@@ -42,18 +45,23 @@ pub(crate) struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    /// Returns when the new store has all that is there. What fails is tried again.
-    pub(crate) async fn fill(&self) {
+    /// Copies what the old store has. What fails is tried again.
+    pub(crate) async fn copy(&self) -> Told {
         let mut told = Told::default();
         if let Some(old) = self.old {
-            self.copy(old, &mut told).await;
+            self.copy_from(old, &mut told).await;
         }
-        while !self.is_close(&mut told).await {
+        told
+    }
+
+    /// Returns when the new store has what the bus has, but for what came just now.
+    pub(crate) async fn catch_up(&self, told: &mut Told) {
+        while !self.is_close(told).await {
             sleep(LOOK).await;
         }
         told.when = None;
         told.left_on_bus = 0;
-        self.tell(&mut told).await;
+        self.tell(told).await;
         tracing::info!(
             copied = told.copied,
             "the new vector store has what the bus has"
@@ -61,7 +69,7 @@ impl Filling<'_> {
         failpoint::hit("embeddings.after_caught_up");
     }
 
-    async fn copy(&self, old: &Shared, told: &mut Told) {
+    async fn copy_from(&self, old: &Shared, told: &mut Told) {
         let mut storing = Storing::new(Arc::clone(self.new));
         let mut after = None;
         told.to_copy = until_done(|| async { old.store.count().await }).await;
@@ -131,7 +139,7 @@ impl Filling<'_> {
 
     /// Whether the new store has what the bus has, but for what came just now.
     async fn is_close(&self, told: &mut Told) -> bool {
-        let Some(places) = self.places(self.new).await else {
+        let Some(places) = places(self.new).await else {
             return false;
         };
         let open = places.iter().map(|place| place.open).sum();
@@ -148,18 +156,22 @@ impl Filling<'_> {
         name: &str,
         switched: impl FnOnce(),
     ) -> Result<bool, VectorError> {
-        // From here on the new one judges, and the old one still does: both may judge a batch, but none is left out.
-        self.new.lead();
         let _held = match self.old {
             Some(old) => {
-                let held = old.storing.write().await;
-                let even = timeout(HOLD, self.is_even(old)).await;
-                if even.is_err() {
+                // From here on the new one judges, and the old one still does: both may judge a batch, but none is left out.
+                if let Err(fault) = hand_over(old, self.new).await {
+                    tracing::warn!(?fault, "the new vector store can't judge yet");
                     return Ok(false);
                 }
-                Some(held)
+                match timeout(HOLD, self.hold(old)).await {
+                    Ok(held) => Some(held),
+                    Err(_) => return Ok(false),
+                }
             }
-            None => None,
+            None => {
+                self.new.lead();
+                None
+            }
         };
         failpoint::hit("embeddings.before_switch");
         self.stores.switch(name).await?;
@@ -168,27 +180,18 @@ impl Filling<'_> {
         Ok(true)
     }
 
-    /// Waits until the new store has settled all that the old one has taken.
-    async fn is_even(&self, old: &Shared) {
+    /// Holds the old store still, and waits until the new one has settled all that it has taken.
+    async fn hold<'b>(&self, old: &'b Shared) -> RwLockWriteGuard<'b, ()> {
+        let held = old.storing.write().await;
         loop {
-            if let (Some(old), Some(new)) = (self.places(old).await, self.places(self.new).await) {
+            if let (Some(old), Some(new)) = (places(old).await, places(self.new).await) {
                 let even = |(old, new): (&Place, &Place)| new.settled >= old.taken || new.open == 0;
                 if old.iter().zip(&new).all(even) {
-                    return;
+                    return held;
                 }
             }
             sleep(HOLD_LOOK).await;
         }
-    }
-
-    /// How far a store's consumers are, in the order of [`KINDS`]; none while they are not all there or the bus is away.
-    async fn places(&self, shared: &Shared) -> Option<Vec<Place>> {
-        let places = shared.bus.places(StreamName::Observations).await;
-        let places = places
-            .inspect_err(|error| tracing::debug!(%error, "filling waits"))
-            .ok()?;
-        let durables = KINDS.map(|kind| intake::durable(kind, shared.store.identity()));
-        durables.iter().map(|d| places.get(d).copied()).collect()
     }
 
     async fn tell(&self, told: &mut Told) {
@@ -211,7 +214,7 @@ impl Filling<'_> {
 
 /// What is told of the progress.
 #[derive(Default)]
-struct Told {
+pub(crate) struct Told {
     when: Option<Instant>,
     to_copy: u64,
     copied: u64,

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sightline_bus::{
-    BatchHandler, BusError, ObservationKind, Outgoing, Received, Refusal, StreamName, Work,
+    BatchHandler, BusError, ObservationKind, Outgoing, Place, Received, Refusal, StreamName, Work,
     work_in_order,
 };
 use sightline_proto::internal::Observation;
 use sightline_service::{Shutdown, chain, failpoint};
+use tracing::Instrument;
 
 use crate::similarity::Prompts;
 use crate::storing::{Fault, Storing};
-use crate::{BUS, MODEL, STORE, Shared, similarity};
+use crate::{BUS, KINDS, MODEL, STORE, Shared, similarity};
 
 /// What the names of this service's consumers begin with.
 pub(crate) const DURABLE_PREFIX: &str = "embeddings-";
@@ -35,6 +36,27 @@ pub(crate) fn durable(kind: ObservationKind, identity: &str) -> String {
     format!("{DURABLE_PREFIX}{}-{identity}", kind.as_str())
 }
 
+/// The subjects of a kind.
+pub(crate) fn filter(kind: ObservationKind) -> String {
+    format!("obs.*.{}.*", kind.as_str())
+}
+
+/// How far the consumers of a store are, in the order of [`KINDS`]; none while they are not all there or the bus is away.
+pub(crate) async fn places(shared: &Shared) -> Option<Vec<Place>> {
+    let places = shared.bus.places(StreamName::Observations).await;
+    let places = places
+        .inspect_err(|error| tracing::debug!(%error, "consumers are looked at later"))
+        .ok()?;
+    let durables = KINDS.map(|kind| durable(kind, shared.store.identity()));
+    durables.iter().map(|d| places.get(d).copied()).collect()
+}
+
+/// How far the consumer of a kind is.
+pub(crate) async fn place(shared: &Shared, kind: ObservationKind) -> Option<Place> {
+    let mut places = KINDS.into_iter().zip(places(shared).await?);
+    places.find_map(|(of, place)| (of == kind).then_some(place))
+}
+
 /// Stores the observations of a kind until shutdown.
 pub(crate) async fn run(
     shared: Arc<Shared>,
@@ -44,7 +66,7 @@ pub(crate) async fn run(
     let consumer = Work {
         stream: StreamName::Observations,
         durable: durable(kind, shared.store.identity()),
-        filter: format!("obs.*.{}.*", kind.as_str()),
+        filter: filter(kind),
         concurrency: 1,
         ack_wait: ACK_WAIT,
         deadline: DEADLINE,
@@ -100,13 +122,19 @@ impl Intake {
                 .prompts
                 .judge(&shared, observation, point.vector.as_ref());
             let judged = judging.await;
-            verdicts.extend(judged.map_err(|error| Fault::Passing(MODEL, chain(&error)))?);
+            let judged = judged.map_err(|error| Fault::Passing(MODEL, chain(&error)))?;
+            let of = batch.iter().find(|of| of.message.id == observation.id);
+            let trace = of.map(|of| of.trace.clone()).unwrap_or_default();
+            verdicts.extend(judged.into_iter().map(|verdict| (verdict, trace.clone())));
         }
         self.storing.upsert(points).await?;
         // One after the other: alerts rely on the order of the batches.
-        for verdict in verdicts {
-            let publishing = similarity::publish(&shared, &verdict).await;
-            publishing.map_err(|error| Fault::Passing(BUS, chain(&error)))?;
+        for (verdict, trace) in verdicts {
+            let span = trace.above(tracing::info_span!("judge by similarity"));
+            let publishing = similarity::publish(&shared, &verdict).instrument(span);
+            publishing
+                .await
+                .map_err(|error| Fault::Passing(BUS, chain(&error)))?;
         }
         Ok(kept.len())
     }

@@ -2,31 +2,35 @@
 //! filled beside the one in use (`filling`), and takes its place. Other processes on the same server may do the same at the
 //! same time, so what is written is looked at again and again, and followed.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sightline_bus::{BusError, StreamName};
+use sightline_bus::StreamName;
 use sightline_inference::Embedder;
 use sightline_service::{Shutdown, chain, failpoint};
 use sightline_vectors::{EmbeddingModel, Named, State, Stores, VectorError};
 use tokio::sync::{Mutex, mpsc};
-use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
-use tokio::time::{Instant, interval, sleep};
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, timeout};
 
+use crate::deciding::Pulses;
 use crate::filling::Filling;
-use crate::serving::{Gone, Open, Serving, Shared};
-use crate::{Config, Error, KINDS, Loader, Parts, intake};
+use crate::handover::hand_over;
+use crate::serving::{Open, Serving};
+use crate::side::{Ended, Side};
+use crate::{Config, Error, Loader, Parts, intake};
 
-/// How often is looked what has changed.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long to wait when something failed, or a new store was not quick enough to take its place, doubled each time …
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// … up to this, so that a store which can't keep up does not hold up the one in use.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long judging what the store before has not got to may take, where that is closed.
+const HAND_OVER: Duration = Duration::from_secs(30);
 /// How long until a store that could not be opened is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 /// How long a store that was replaced stays: others may still be searching it.
 const LEAVE: Duration = Duration::from_secs(3);
-/// How long calls may still have it; none takes longer.
-const DRAIN: Duration = Duration::from_secs(15);
 /// How often to look for consumers of stores that are gone.
 const TIDY: Duration = Duration::from_secs(60);
 
@@ -41,21 +45,8 @@ pub(crate) struct Keeping {
     pub(crate) serving: Arc<Serving>,
     /// Held while a store is made, which nothing names yet, and while such stores are removed.
     pub(crate) changing: Arc<Mutex<()>>,
-}
-
-/// A store that is open, and who fills it.
-struct Side {
-    shared: Arc<Shared>,
-    /// Whether its model is there.
-    whole: bool,
-    stop: Shutdown,
-    intakes: Vec<JoinHandle<()>>,
-}
-
-/// Why taking observations ended.
-enum Ended {
-    Bus(BusError),
-    Panicked(Box<dyn Any + Send>),
+    /// What other processes said.
+    pub(crate) pulses: Pulses,
 }
 
 /// The stores that are open, by name.
@@ -131,16 +122,12 @@ impl Keeper {
                 error = chain(&error),
                 "the vector stores stay as they are for now"
             );
-            sleep(LOOK).await;
+            sleep(FIRST_PAUSE).await;
         }
     }
 
     async fn try_to_follow(&mut self, state: &mut State) -> Result<(), VectorError> {
-        let mut seen = self.keeping.stores.state().await?;
-        if seen.rebuild.is_some() && seen.next.is_none() {
-            self.keeping.begin().await?;
-            seen = self.keeping.stores.state().await?;
-        }
+        let seen = self.keeping.decide().await?;
         self.adopt(&seen).await?;
         *state = seen;
         Ok(())
@@ -167,6 +154,7 @@ impl Keeper {
         let names = [state.current.as_ref(), next.as_ref()];
         let names = names.map(|named| named.map(|named| named.name.clone()));
         let [current, next] = names.clone();
+        self.hand_over(current.as_deref(), &names).await;
         self.answer(current.as_deref(), next.as_deref());
         let gone = self
             .sides
@@ -203,6 +191,23 @@ impl Keeper {
         Ok(())
     }
 
+    /// Has the store in use judge, after the one that did and is gone now.
+    async fn hand_over(&self, current: Option<&str>, names: &[Option<String>]) {
+        let Some(new) = current.and_then(|name| self.sides.get(name)) else {
+            return;
+        };
+        for (name, old) in &self.sides {
+            let judged = old.whole && old.shared.leads() && !names.contains(&Some(name.clone()));
+            if !judged || !new.whole {
+                continue;
+            }
+            let handed = timeout(HAND_OVER, hand_over(&old.shared, &new.shared)).await;
+            if !matches!(handed, Ok(Ok(()))) {
+                tracing::warn!(?handed, "some batches of transcripts may be left unjudged");
+            }
+        }
+    }
+
     /// Which stores answer from now on.
     fn answer(&self, current: Option<&str>, next: Option<&str>) {
         let side = |name: Option<&str>| self.sides.get(name?);
@@ -231,19 +236,23 @@ impl Keeper {
             new: &new.shared,
             copy_before_us: state.rebuild.and_then(|rebuild| rebuild.from_us),
         };
-        filling.fill().await;
+        let mut told = filling.copy().await;
         let whole = Filling {
             old: old.filter(|old| old.whole).map(|old| &old.shared),
             ..filling
         };
         let answer = || self.answer(Some(&named.name), None);
+        let mut pause = FIRST_PAUSE;
         loop {
+            whole.catch_up(&mut told).await;
             match whole.switch(&named.name, answer).await {
                 Ok(true) => break,
                 Ok(false) => tracing::info!("the new vector store has to catch up first"),
                 Err(error) => tracing::warn!(error = chain(&error), "the switch is tried again"),
             }
-            sleep(LOOK).await;
+            // The one in use goes on meanwhile.
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         tracing::info!(name = named.name, "the new vector store is in use");
     }
@@ -274,103 +283,6 @@ fn open_of(current: Option<&Side>, next: Option<&Side>) -> Option<Open> {
 }
 
 impl Keeping {
-    /// Makes what is missing at the start.
-    async fn decide(&self) -> Result<State, VectorError> {
-        let mut state = self.stores.state().await?;
-        if state.current.is_none() {
-            self.begin().await?;
-            state = self.stores.state().await?;
-        }
-        let fits = |named: &Named| named.model.same_as(&self.wanted);
-        let wanted = state.rebuild.is_some() || !state.current.as_ref().is_some_and(fits);
-        if state
-            .next
-            .as_ref()
-            .is_some_and(|next| !wanted || !fits(next))
-        {
-            self.stores.give_up().await?;
-            state.next = None;
-        }
-        if wanted && state.next.is_none() {
-            self.begin().await?;
-        }
-        self.stores.state().await
-    }
-
-    async fn begin(&self) -> Result<(), VectorError> {
-        let _nothing_is_tidied = self.changing.lock().await;
-        self.stores.begin(&self.wanted).await?;
-        failpoint::hit("embeddings.after_create");
-        Ok(())
-    }
-
-    /// The next store, if its model is the one that this process has: with another one, another process fills it.
-    fn next_of<'a>(&self, state: &'a State) -> Option<&'a Named> {
-        state
-            .next
-            .as_ref()
-            .filter(|next| next.model.same_as(&self.wanted))
-    }
-
-    /// Waits until something else is written than `state`, or something is left to do.
-    async fn changed(&self, state: &State) {
-        loop {
-            sleep(LOOK).await;
-            match self.stores.state().await {
-                Ok(now) if now != *state || (now.rebuild.is_some() && now.next.is_none()) => {
-                    return;
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::debug!(error = chain(&error), "vector stores are looked at later");
-                }
-            }
-        }
-    }
-
-    /// Opens a store and begins to fill it from the bus.
-    async fn side(&self, named: &Named, ended: &mpsc::Sender<Ended>) -> Result<Side, VectorError> {
-        let mut named = named.clone();
-        let embedder = if named.model.same_as(&self.wanted) {
-            named.model.source.clone_from(&self.wanted.source);
-            Some(Arc::clone(&self.embedder))
-        } else {
-            self.load(&named.model).await
-        };
-        let store = self.stores.open(&named).await?;
-        let whole = embedder.is_some();
-        let embedder = embedder.unwrap_or_else(|| Arc::new(Gone(named.model.revision.clone())));
-        let shared = Shared::new(self.config.clone(), self.parts.clone(), embedder, store);
-        let shared = Arc::new(shared);
-        let stop = Shutdown::new();
-        let intakes = KINDS.into_iter().filter(|_| whole).map(|kind| {
-            let intake = intake::run(Arc::clone(&shared), kind, stop.clone());
-            watched(tokio::spawn(intake), ended.clone())
-        });
-        Ok(Side {
-            intakes: intakes.collect(),
-            shared,
-            whole,
-            stop,
-        })
-    }
-
-    /// The model of a store of another one.
-    async fn load(&self, model: &EmbeddingModel) -> Option<Arc<dyn Embedder>> {
-        let (loader, of) = (Arc::clone(&self.loader), model.clone());
-        let loaded = spawn_blocking(move || loader(&of)).await.ok().flatten();
-        let fits = |embedder: &Arc<dyn Embedder>| embedder.revision() == model.revision;
-        let loaded = loaded.filter(fits);
-        if loaded.is_none() {
-            tracing::warn!(
-                model = model.revision,
-                source = model.source,
-                "the embedding model of the vector store in use is gone: until the new store is filled, search finds what it has so far"
-            );
-        }
-        loaded
-    }
-
     /// Consumers that are not kept are removed, if it is known which are.
     fn clean_up(&self, keep: Option<Vec<String>>) -> impl Future<Output = ()> + use<> {
         let (stores, bus) = (Arc::clone(&self.stores), self.parts.bus.clone());
@@ -406,37 +318,4 @@ impl Keeping {
             }
         }
     }
-}
-
-impl Side {
-    fn durables(&self) -> Vec<String> {
-        let identity = self.shared.store.identity();
-        KINDS.map(|kind| intake::durable(kind, identity)).to_vec()
-    }
-
-    /// Takes no more, and closes the store when the last call has its answer.
-    async fn close(mut self) {
-        self.stop.cancel();
-        for intake in &mut self.intakes {
-            let _ = intake.await;
-        }
-        let until = Instant::now() + DRAIN;
-        while Arc::strong_count(&self.shared) > 1 && Instant::now() < until {
-            sleep(Duration::from_millis(20)).await;
-        }
-        // Closing waits for what is being written.
-        let _ = spawn_blocking(move || drop(self)).await;
-    }
-}
-
-/// Passes on how a task ends, unless it was told to.
-fn watched(task: JoinHandle<Result<(), BusError>>, ended: mpsc::Sender<Ended>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let end = match task.await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => Ended::Bus(error),
-            Err(panicked) => Ended::Panicked(panicked.into_panic()),
-        };
-        let _ = ended.try_send(end);
-    })
 }

@@ -10,7 +10,10 @@
 //! Architecture invariant: the store can be deleted at any time. The names of the bus's consumers end with the store's
 //! identity, so a new store has consumers of its own, which begin with the oldest observation that the bus has kept.
 
+mod deciding;
+mod deleting;
 mod filling;
+mod handover;
 mod intake;
 mod keeping;
 mod known;
@@ -20,6 +23,7 @@ mod point;
 mod queries;
 mod records;
 mod serving;
+mod side;
 mod similarity;
 mod storing;
 
@@ -39,11 +43,16 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
+use deciding::Pulses;
+use deleting::Deleting;
 use keeping::{Keeper, Keeping};
 use metrics::EmbeddingsMetrics;
 use serving::{Serving, Shared};
 
-/// The parts that readiness waits for.
+pub use metrics::register_metrics;
+
+/// The parts that readiness waits for, beside the bus.
+pub const PARTS: [&str; 2] = [MODEL, STORE];
 const BUS: &str = "bus";
 const MODEL: &str = "model";
 const STORE: &str = "store";
@@ -129,27 +138,14 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let parts = Parts {
-        metrics: Arc::new(EmbeddingsMetrics::register(&deps.metrics)),
-        bus: deps.bus,
-        catalog: deps.catalog,
-        clock: deps.clock,
-        readiness: deps.readiness,
-    };
     let serving = Arc::new(Serving::default());
-    let keeping = Keeping {
-        config,
-        parts: parts.clone(),
-        wanted: EmbeddingModel {
-            revision: deps.embedder.revision().to_owned(),
-            dimension: deps.embedder.dimension(),
-            source: deps.source,
-        },
-        embedder: deps.embedder,
-        stores: deps.stores,
-        loader: deps.loader,
-        serving: Arc::clone(&serving),
-        changing: Arc::default(),
+    let keeping = keeping(config, deps, Arc::clone(&serving));
+    let parts = keeping.parts.clone();
+    let (stores, wanted) = (Arc::clone(&keeping.stores), keeping.wanted.clone());
+    let deleting = Deleting {
+        catalog: parts.catalog.clone(),
+        stores: Arc::clone(&stores),
+        wanted: wanted.clone(),
     };
     let (keeper, state) = Keeper::open(keeping).await?;
     parts.readiness.set(MODEL, true);
@@ -157,7 +153,12 @@ pub async fn serve(
     let stop = shutdown.child_token();
     let mut tasks = JoinSet::new();
     tasks.spawn(keeper.run(state, stop.clone()));
-    let answering = records::serve(parts.clone(), serving, listener, stop.clone());
+    let beating = deciding::beat(stores, wanted, stop.clone());
+    tasks.spawn(async move {
+        beating.await;
+        Ok(())
+    });
+    let answering = records::serve(parts.clone(), deleting, serving, listener, stop.clone());
     tasks.spawn(async move { Ok(answering.await?) });
     tasks.spawn(watch_the_bus(parts, stop.clone()));
     let mut result = Ok(());
@@ -170,6 +171,31 @@ pub async fn serve(
         }
     }
     result
+}
+
+fn keeping(config: Config, deps: Deps, serving: Arc<Serving>) -> Keeping {
+    let parts = Parts {
+        metrics: Arc::new(EmbeddingsMetrics::register(&deps.metrics)),
+        bus: deps.bus,
+        catalog: deps.catalog,
+        clock: deps.clock,
+        readiness: deps.readiness,
+    };
+    Keeping {
+        config,
+        parts,
+        wanted: EmbeddingModel {
+            revision: deps.embedder.revision().to_owned(),
+            dimension: deps.embedder.dimension(),
+            source: deps.source,
+        },
+        embedder: deps.embedder,
+        stores: deps.stores,
+        loader: deps.loader,
+        serving,
+        changing: Arc::default(),
+        pulses: Pulses::default(),
+    }
 }
 
 /// Says whether the bus is there.

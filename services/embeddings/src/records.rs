@@ -11,6 +11,7 @@ use sightline_proto::internal::{
     ListRecordsRequest, ListRecordsResponse, Record, RecordFilter, RecordKind,
     SearchRecordsRequest, SearchRecordsResponse,
 };
+use sightline_service::trace::TraceRequests;
 use sightline_service::{Shutdown, chain};
 use sightline_vectors::{ListQuery, Owner, Position, SearchQuery, VectorError};
 use tokio::net::TcpListener;
@@ -19,8 +20,9 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use crate::Parts;
+use crate::deleting::Deleting;
 use crate::serving::{Open, Serving, Shared};
-use crate::{Parts, known};
 
 /// Records of one answer at most.
 const MAX_LIMIT: u32 = 1000;
@@ -42,17 +44,24 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Answers on `listener` until shutdown.
 pub(crate) async fn serve(
     parts: Parts,
+    deleting: Deleting,
     serving: Arc<Serving>,
     listener: TcpListener,
     shutdown: Shutdown,
 ) -> Result<(), tonic::transport::Error> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let records = Records {
+        parts,
+        deleting,
+        serving,
+    };
     let serving = Server::builder()
+        .layer(TraceRequests::Server)
         .timeout(DEADLINE)
         .concurrency_limit_per_connection(CONCURRENCY)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .add_service(RecordsServiceServer::new(Records { parts, serving }))
+        .add_service(RecordsServiceServer::new(records))
         .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let drained = async {
         shutdown.cancelled().await;
@@ -66,6 +75,7 @@ pub(crate) async fn serve(
 
 struct Records {
     parts: Parts,
+    deleting: Deleting,
     serving: Arc<Serving>,
 }
 
@@ -161,12 +171,9 @@ impl RecordsService for Records {
                 return Err(Status::invalid_argument(message));
             }
         };
-        known::forgotten(&self.parts.catalog, &owner).await;
-        for shared in self.open()?.all {
-            let _nothing_is_stored = shared.storing.write().await;
-            let deleting = shared.store.delete(&owner);
-            self.timed("DeleteRecords", deleting).await?;
-        }
+        let open = self.open()?;
+        let deleting = self.deleting.delete(&open, &owner);
+        self.timed("DeleteRecords", deleting).await?;
         tracing::info!(?owner, "records are deleted");
         Ok(Response::new(DeleteRecordsResponse {}))
     }

@@ -13,6 +13,8 @@ use crate::{Config, Parts};
 
 /// What the parts that work on one store share.
 pub(crate) struct Shared {
+    /// The store's name among the others.
+    pub(crate) name: String,
     pub(crate) config: Config,
     pub(crate) parts: Parts,
     pub(crate) model: Model,
@@ -33,12 +35,14 @@ impl std::ops::Deref for Shared {
 
 impl Shared {
     pub(crate) fn new(
+        name: String,
         config: Config,
         parts: Parts,
         embedder: Arc<dyn Embedder>,
         store: Arc<dyn VectorStore>,
     ) -> Self {
         Self {
+            name,
             config,
             parts,
             model: Model::new(embedder),

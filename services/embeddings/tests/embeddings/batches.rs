@@ -4,15 +4,11 @@ use anyhow::{Context, Result};
 use sightline_proto::ids;
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::{
-    AlertRecord, CountWindowsRequest, EventRecord, Observation, RecordFilter, RecordKind,
-    VerdictBody,
+    CountWindowsRequest, Observation, RecordFilter, RecordKind, VerdictBody,
 };
-use sightline_proto::time::timestamp;
-use sightline_proto::v1::{Alert, Event, alert};
+use sightline_proto::v1::alert;
 
-use crate::support::{
-    EPOCH_US, Platform, SECOND_US, all, assert_records, batch, scene, transcript,
-};
+use crate::support::{EPOCH_US, Platform, all, assert_records, batch, scene, transcript};
 
 const HELP: &str = "somebody calls for help";
 
@@ -59,39 +55,17 @@ async fn batches_are_listed_searched_and_counted() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn enabled_alerts_get_a_verdict_of_each_batch() -> Result<()> {
     let platform = Platform::start().await?;
-    let event = Event {
-        id: "evt-1".to_owned(),
-        prompt: HELP.to_owned(),
-        ..Event::default()
-    };
-    let record = EventRecord {
-        event: Some(event),
-        ..EventRecord::default()
-    };
-    platform.catalog.create("evt-1", &record).await?;
     // Two that share a verdict, and four that get none: disabled, on another index, made later, of no event.
-    for (id, index, event, state, created) in [
-        ("alr-1", "idx-1", "evt-1", alert::State::Enabled, 0),
-        ("alr-2", "idx-1", "evt-1", alert::State::Enabled, 5),
-        ("alr-3", "idx-2", "evt-1", alert::State::Disabled, 0),
-        ("alr-4", "idx-3", "evt-1", alert::State::Enabled, 0),
-        ("alr-5", "idx-2", "evt-1", alert::State::Enabled, 1000),
-        ("alr-6", "idx-2", "evt-9", alert::State::Enabled, 0),
-    ] {
-        let alert = Alert {
-            id: id.to_owned(),
-            index_id: index.to_owned(),
-            event_id: event.to_owned(),
-            state: state.into(),
-            create_time: Some(timestamp(EPOCH_US + created * SECOND_US)),
-            ..Alert::default()
-        };
-        let record = AlertRecord {
-            alert: Some(alert),
-            ..AlertRecord::default()
-        };
-        platform.catalog.create(id, &record).await?;
-    }
+    let (enabled, disabled) = (alert::State::Enabled, alert::State::Disabled);
+    let alerts = [
+        ("alr-1", "idx-1", "evt-1", enabled, 0),
+        ("alr-2", "idx-1", "evt-1", enabled, 5),
+        ("alr-3", "idx-2", "evt-1", disabled, 0),
+        ("alr-4", "idx-3", "evt-1", enabled, 0),
+        ("alr-5", "idx-2", "evt-1", enabled, 1000),
+        ("alr-6", "idx-2", "evt-9", enabled, 0),
+    ];
+    platform.watch("evt-1", HELP, &alerts).await?;
     let service = platform.serve().await?;
     let batches = [
         batch("rts-1", "idx-1", 0, "The weather stays fine."),

@@ -1,13 +1,11 @@
 //! What is deleted is gone, stays gone when its observations come again, and does not come back with a new store.
 
 use anyhow::Result;
-use sightline_proto::internal::{
-    DeleteRecordsRequest, IndexRecord, Observation, RecordFilter, RtStreamRecord,
-};
+use sightline_proto::internal::{IndexRecord, Observation, RecordFilter, RtStreamRecord};
 use sightline_vectors::EdgeStores;
 use tonic::Code;
 
-use crate::support::{Platform, Service, all, assert_records, batch, scene, transcript};
+use crate::support::{Platform, all, assert_records, batch, scene, transcript};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_deleted_does_not_come_back() -> Result<()> {
@@ -24,15 +22,15 @@ async fn what_is_deleted_does_not_come_back() -> Result<()> {
     service.holds(all(), observations.len()).await?;
 
     platform.delete::<IndexRecord>("idx-1").await?;
-    delete(&service, "", "idx-1").await?;
+    service.delete("", "idx-1").await?;
     assert_records(&service.holds(all(), 0).await?, &observations[1..])?;
     platform.delete::<IndexRecord>("idx-2").await?;
     platform.delete::<RtStreamRecord>("rts-1").await?;
-    delete(&service, "rts-1", "").await?;
+    service.delete("rts-1", "").await?;
     assert_records(&service.holds(all(), 0).await?, &observations[3..])?;
     // Again, and what was never there.
-    delete(&service, "rts-1", "").await?;
-    delete(&service, "", "idx-9").await?;
+    service.delete("rts-1", "").await?;
+    service.delete("", "idx-9").await?;
 
     // What was still under way, and late enough to be no duplicate for the bus.
     let late = [
@@ -79,21 +77,12 @@ async fn one_owner_must_be_named() -> Result<()> {
         ("", "", "rtstream_id is empty"),
         ("rts-1", "idx-1", "not both"),
     ] {
-        let refused = delete(&service, stream, index).await;
+        let refused = service.delete(stream, index).await;
         let status = refused.expect_err("it was deleted");
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(status.message().contains(expected), "{status:?}");
     }
     service.stop().await
-}
-
-async fn delete(service: &Service, stream: &str, index: &str) -> Result<(), tonic::Status> {
-    let request = DeleteRecordsRequest {
-        rtstream_id: stream.to_owned(),
-        index_id: index.to_owned(),
-    };
-    service.records.clone().delete_records(request).await?;
-    Ok(())
 }
 
 fn of(stream: &str) -> RecordFilter {

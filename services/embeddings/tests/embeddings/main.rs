@@ -10,3 +10,4 @@ mod killed;
 mod rebuilding;
 mod support;
 mod switching;
+mod together;

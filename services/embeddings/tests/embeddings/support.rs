@@ -15,14 +15,17 @@ use sightline_inference::{Embedder, onnx};
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::records_service_client::RecordsServiceClient;
 use sightline_proto::internal::{
-    AudioSceneBody, IndexRecord, ListRecordsRequest, Observation, Record, RecordFilter,
-    RtStreamRecord, SceneBody, SearchRecordsRequest, TranscriptBody, Word,
+    AlertRecord, AudioSceneBody, DeleteRecordsRequest, EventRecord, IndexRecord,
+    ListRecordsRequest, Observation, Record, RecordFilter, RtStreamRecord, SceneBody,
+    SearchRecordsRequest, TranscriptBody, Word,
 };
+use sightline_proto::time::timestamp;
+use sightline_proto::v1::{Alert, Event, alert};
 use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
 use sightline_service::clock::SystemClock;
 use sightline_service::metrics::Metrics;
-use sightline_vectors::EdgeStores;
+use sightline_vectors::{EdgeStores, Stores};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -120,6 +123,41 @@ impl Platform {
         Ok(self.catalog.delete::<T>(id, found.revision).await?)
     }
 
+    /// Makes an event, and alerts on it: each with its index, its state and the second at which it was made.
+    pub async fn watch(
+        &self,
+        event_id: &str,
+        prompt: &str,
+        alerts: &[(&str, &str, &str, alert::State, i64)],
+    ) -> Result<()> {
+        let event = Event {
+            id: event_id.to_owned(),
+            prompt: prompt.to_owned(),
+            ..Event::default()
+        };
+        let record = EventRecord {
+            event: Some(event),
+            ..EventRecord::default()
+        };
+        self.catalog.create(event_id, &record).await?;
+        for (id, index, event, state, created) in alerts {
+            let alert = Alert {
+                id: (*id).to_owned(),
+                index_id: (*index).to_owned(),
+                event_id: (*event).to_owned(),
+                state: (*state).into(),
+                create_time: Some(timestamp(EPOCH_US + created * SECOND_US)),
+                ..Alert::default()
+            };
+            let record = AlertRecord {
+                alert: Some(alert),
+                ..AlertRecord::default()
+            };
+            self.catalog.create(id, &record).await?;
+        }
+        Ok(())
+    }
+
     /// The verdicts on the bus, once there are as many.
     pub async fn verdicts(&self, count: usize) -> Result<Vec<Observation>> {
         let waiting = async {
@@ -167,7 +205,16 @@ pub async fn serve_with(
     dir: &Path,
     loader: Loader,
 ) -> Result<Service> {
-    let stores = EdgeStores::lock(dir)?;
+    serve_at(bus, embedder, Arc::new(EdgeStores::lock(dir)?), loader).await
+}
+
+/// The same with the place of its stores.
+pub async fn serve_at(
+    bus: Bus,
+    embedder: Arc<dyn Embedder>,
+    stores: Arc<dyn Stores>,
+    loader: Loader,
+) -> Result<Service> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let (metrics, readiness) = (Metrics::default(), Readiness::default());
@@ -181,7 +228,7 @@ pub async fn serve_with(
         embedder,
         source: String::new(),
         loader,
-        stores: Arc::new(stores),
+        stores,
     };
     let serving = sightline_embeddings::serve(Config::default(), deps, listener, shutdown.clone());
     let served = tokio::spawn(serving);
@@ -245,6 +292,16 @@ impl Service {
         let hits = answer.into_inner().hits.into_iter();
         hits.map(|hit| Ok((hit.record.context("a record")?.text, hit.score)))
             .collect()
+    }
+
+    /// Has all deleted that is stored of a stream or an index.
+    pub async fn delete(&self, stream: &str, index: &str) -> Result<(), tonic::Status> {
+        let request = DeleteRecordsRequest {
+            rtstream_id: stream.to_owned(),
+            index_id: index.to_owned(),
+        };
+        self.records.clone().delete_records(request).await?;
+        Ok(())
     }
 
     /// Waits until readiness says so.

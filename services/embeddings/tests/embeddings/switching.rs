@@ -23,7 +23,7 @@ use crate::support::{
 const KILLED: &str = "switching::a_switch_survives_kills";
 
 /// The real model with its vectors turned: they compare with each other as before, and with those of the model itself not at all.
-struct Turned(Arc<dyn Embedder>);
+pub struct Turned(pub Arc<dyn Embedder>);
 
 impl Embedder for Turned {
     fn revision(&self) -> &str {
@@ -238,20 +238,20 @@ async fn serve_until_killed(armed: &str) -> Result<()> {
     bail!("it was not killed")
 }
 
-async fn serve_turned(platform: &Platform, loader: Loader) -> Result<Service> {
+pub async fn serve_turned(platform: &Platform, loader: Loader) -> Result<Service> {
     let turned = Arc::new(Turned(Arc::clone(&platform.embedder)));
     serve_with(platform.bus.clone(), turned, &platform.store_dir(), loader).await
 }
 
 /// Loads the usual model again.
-fn loader(platform: &Platform) -> Loader {
+pub fn loader(platform: &Platform) -> Loader {
     let usual = Arc::clone(&platform.embedder);
     Arc::new(move |model: &EmbeddingModel| {
         (model.revision == usual.revision()).then(|| Arc::clone(&usual))
     })
 }
 
-async fn is_turned(platform: &Platform) -> Result<bool> {
+pub async fn is_turned(platform: &Platform) -> Result<bool> {
     let state = EdgeStores::look(&platform.store_dir()).state().await?;
     Ok(state.current.context("a store")?.model.revision == "turned")
 }

@@ -1,0 +1,43 @@
+//! Deleting all that is stored of a stream or an index: in every store, also in one that another process fills.
+//!
+//! Whoever asks repeats it half a minute later (the gateway does), so that what a process had in hand at the moment goes too.
+
+use std::sync::Arc;
+
+use sightline_catalog::Catalog;
+use sightline_vectors::{EmbeddingModel, Named, Owner, Stores, VectorError};
+
+use crate::known;
+use crate::serving::Open;
+
+/// What deleting takes.
+pub(crate) struct Deleting {
+    pub(crate) catalog: Catalog,
+    pub(crate) stores: Arc<dyn Stores>,
+    /// The model of this process.
+    pub(crate) wanted: EmbeddingModel,
+}
+
+impl Deleting {
+    /// Deletes what there is. When it returns that survives a killed process.
+    pub(crate) async fn delete(&self, open: &Open, owner: &Owner) -> Result<(), VectorError> {
+        known::forgotten(&self.catalog, owner).await;
+        for shared in &open.all {
+            let _nothing_is_stored = shared.storing.write().await;
+            shared.store.delete(owner).await?;
+        }
+        let state = self.stores.state().await?;
+        for named in [state.current, state.next].into_iter().flatten() {
+            if self.is_anothers(&named, open) {
+                self.stores.open(&named).await?.delete(owner).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another process alone has a store. One of this process' model that is not open yet will hold nothing of the owner.
+    fn is_anothers(&self, named: &Named, open: &Open) -> bool {
+        let is_open = open.all.iter().any(|shared| shared.name == named.name);
+        !is_open && !named.model.revision.is_empty() && !named.model.same_as(&self.wanted)
+    }
+}

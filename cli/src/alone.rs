@@ -3,11 +3,15 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use sightline_catalog::seal::SealKey;
 use sightline_egress::Policy;
-use sightline_service::admin;
+use sightline_service::admin::{self, Readiness};
+use sightline_service::clock::SystemClock;
+use sightline_service::metrics::Metrics;
+use sightline_service::telemetry;
 
 use crate::args::{
     AlertsArgs, CaptionArgs, DataArgs, EgressArgs, EmbeddingsArgs, GatewayArgs, IngestArgs,
@@ -39,7 +43,7 @@ pub async fn gateway(args: GatewayArgs) -> Result<ExitCode> {
     let (dir, seal) = shared_dir(&args.data)?;
     let address = listener.local_addr()?;
     let links = recordings::links(&args.links, address, tls.is_some(), &seal);
-    let base = base("gateway", &args.role).await?;
+    let base = base("gateway", &args.role, &sightline_gateway::PARTS).await?;
     announce("gateway", Some(address));
     let options = GatewayOptions {
         listener,
@@ -68,7 +72,7 @@ pub async fn embeddings(args: EmbeddingsArgs) -> Result<ExitCode> {
     let listener = bind(args.listen, "--listen").await?;
     let data = DataDir::lock(files::data_dir(&args.data)?.join("embeddings"))?;
     let models = Models::locate(&args.models)?;
-    let base = base("embeddings", &args.role).await?;
+    let base = base("embeddings", &args.role, &sightline_embeddings::PARTS).await?;
     announce("embeddings", Some(listener.local_addr()?));
     let vectors = data.path().join("vectors");
     done(roles::embeddings(base, &models, &args.vectors, &vectors, listener).await)
@@ -82,7 +86,7 @@ pub async fn alerts(args: AlertsArgs) -> Result<ExitCode> {
     let sinks = args.sinks.load()?;
     let (_, seal) = shared_dir(&args.data)?;
     let links = recordings::links(&args.links, GATEWAY, false, &seal);
-    let base = base("alerts", &args.role).await?;
+    let base = base("alerts", &args.role, &[]).await?;
     announce("alerts", None);
     done(roles::alerts(base, policy(args.egress), links, seal, sinks).await)
 }
@@ -96,12 +100,13 @@ pub async fn ingest(args: IngestArgs) -> Result<ExitCode> {
     let options = IngestOptions {
         capacity: args.capacity,
         media_root: args.sources.media_root,
+        reach: args.reach.allow_source,
         seal,
         library: recordings::library(&args.recordings, &dir)?,
         retention: recordings::retention(&args.recordings),
         scratch: dir.join("scratch"),
     };
-    let base = base("ingest", &args.role).await?;
+    let base = base("ingest", &args.role, &sightline_ingest::PARTS).await?;
     announce("ingest", None);
     done(roles::ingest(base, options).await)
 }
@@ -115,7 +120,7 @@ pub async fn caption(args: CaptionArgs) -> Result<ExitCode> {
     if let Some(name) = &args.model {
         models = models.only(name)?;
     }
-    let base = base("caption", &args.role).await?;
+    let base = base("caption", &args.role, &sightline_caption::PARTS).await?;
     announce("caption", None);
     done(roles::caption(base, &models, roles::cores()).await)
 }
@@ -126,26 +131,29 @@ pub async fn caption(args: CaptionArgs) -> Result<ExitCode> {
 /// When it can't start; the error says what to do.
 pub async fn transcribe(args: TranscribeArgs) -> Result<ExitCode> {
     let models = Models::locate(&args.models)?;
-    let base = base("transcribe", &args.role).await?;
+    let base = base("transcribe", &args.role, &sightline_transcribe::PARTS).await?;
     announce("transcribe", None);
     done(roles::transcribe(base, &models).await)
 }
 
-/// Connects, and serves metrics and probes if they have an address.
-async fn base(role: &'static str, args: &RoleArgs) -> Result<Base> {
-    let base = Base::connect(
-        &args.nats.config(&args.nats_url, role)?,
-        shutdown_on_signal()?,
-    )
-    .await?;
+/// The part of a role that is there once the bus was reached and the catalog is read.
+const BUS: &str = "bus";
+
+/// Serves metrics and probes if they have an address, then connects. `parts` are what the role needs besides.
+async fn base(role: &'static str, args: &RoleArgs, parts: &[&'static str]) -> Result<Base> {
+    let shutdown = shutdown_on_signal()?;
+    let (metrics, readiness) = (
+        Metrics::default(),
+        Readiness::lacking(parts.iter().chain([&BUS])),
+    );
+    telemetry::export(&metrics, Arc::new(SystemClock));
     if let Some(address) = args.admin_listen {
         let listener = bind(address, "--admin-listen").await?;
-        let shutdown = base.shutdown.clone();
         let serving = admin::serve(
             listener,
-            base.metrics.clone(),
-            base.readiness.clone(),
-            shutdown,
+            metrics.clone(),
+            readiness.clone(),
+            shutdown.clone(),
         );
         tokio::spawn(async move {
             if let Err(error) = serving.await {
@@ -153,7 +161,14 @@ async fn base(role: &'static str, args: &RoleArgs) -> Result<Base> {
             }
         });
     }
-    Ok(base)
+    let config = args.nats.config(&args.nats_url, role)?;
+    let connected = Base::connect(&config, shutdown).await?;
+    readiness.set(BUS, true);
+    Ok(Base {
+        metrics,
+        readiness,
+        ..connected
+    })
 }
 
 fn announce(role: &str, address: Option<SocketAddr>) {

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use sightline_egress::Policy;
 
 use crate::client::args::ClientCommand;
 use crate::nats::NatsArgs;
+use crate::otel::OtelArgs;
 use crate::sinks::{SinkArgs, SinkNameArgs};
 use crate::vectors::VectorArgs;
 use sightline_gateway::{Tls, TlsError};
@@ -66,7 +68,10 @@ pub enum Command {
     Reindex(crate::reindex::ReindexArgs),
     /// Read one stream for an ingest worker.
     #[command(hide = true)]
-    IngestChild,
+    IngestChild(ReachArgs),
+    /// Print docs/metrics.md.
+    #[command(hide = true)]
+    MetricsPage,
     /// Ask something of a running server.
     #[command(flatten)]
     Client(ClientCommand),
@@ -122,6 +127,8 @@ pub struct UpArgs {
     #[command(flatten)]
     pub sources: SourceArgs,
     #[command(flatten)]
+    pub reach: ReachArgs,
+    #[command(flatten)]
     pub egress: EgressArgs,
     #[command(flatten)]
     pub sinks: SinkArgs,
@@ -135,6 +142,8 @@ pub struct UpArgs {
     pub tls: TlsArgs,
     #[command(flatten)]
     pub models: ModelArgs,
+    #[command(flatten)]
+    pub otel: OtelArgs,
 }
 
 /// Options of `gateway`.
@@ -226,6 +235,8 @@ pub struct IngestArgs {
     #[command(flatten)]
     pub sources: SourceArgs,
     #[command(flatten)]
+    pub reach: ReachArgs,
+    #[command(flatten)]
     pub recordings: RecordingArgs,
 }
 
@@ -266,6 +277,8 @@ pub struct RoleArgs {
     /// Where metrics and probes listen; nowhere if unset.
     #[arg(long, value_name = "ADDRESS")]
     pub admin_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub otel: OtelArgs,
 }
 
 /// Where data is kept.
@@ -283,6 +296,24 @@ pub struct SourceArgs {
     /// The one directory that file sources may come from; without it there are none.
     #[arg(long, value_name = "DIR")]
     pub media_root: Option<PathBuf>,
+}
+
+/// Where sources may be.
+#[derive(Debug, Args)]
+pub struct ReachArgs {
+    /// A range that sources may be in although it is not public, for example 127.0.0.1; may be repeated, and what is named
+    /// replaces the ranges of private networks. Public addresses always may.
+    #[arg(long, value_name = "CIDR", value_parser = range, default_values = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"])]
+    pub allow_source: Vec<IpNet>,
+}
+
+impl ReachArgs {
+    /// The addresses that sources may be at.
+    pub fn policy(self) -> Policy {
+        Policy {
+            allow: self.allow_source,
+        }
+    }
 }
 
 /// Where recordings are kept, and for how long.

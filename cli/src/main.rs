@@ -5,8 +5,10 @@ mod args;
 mod client;
 mod demo;
 mod files;
+mod metrics_page;
 mod models;
 mod nats;
+mod otel;
 mod platform;
 mod recordings;
 mod reindex;
@@ -31,8 +33,8 @@ fn main() -> ExitCode {
         Ok(()) => {}
         Err(error) => return fail(&error),
     }
-    if matches!(cli.command, Command::IngestChild) {
-        return sightline_ingest::run_child();
+    if let Command::IngestChild(reach) = cli.command {
+        return sightline_ingest::run_child(&reach.policy());
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -41,7 +43,11 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Error::new(error).context("cannot start")),
     };
-    let result = runtime.block_on(run(cli.command));
+    let result = runtime.block_on(async {
+        let result = run(cli.command).await;
+        telemetry::flush().await;
+        result
+    });
     // A blocking call that hangs (a model, a file system) must not keep a process that has drained.
     runtime.shutdown_background();
     match result {
@@ -62,11 +68,11 @@ fn arguments() -> Vec<OsString> {
     arguments
 }
 
-/// Logs, TLS and failpoints, before anything else.
+/// TLS, logs and failpoints, before anything else.
 fn prepare(cli: &Cli) -> Result<()> {
     let usual = match cli.command {
         Command::Demo(_)
-        | Command::IngestChild
+        | Command::IngestChild(_)
         | Command::Models(_)
         | Command::Client(_)
         | Command::Reindex(_)
@@ -77,9 +83,10 @@ fn prepare(cli: &Cli) -> Result<()> {
         LogFormat::Text => telemetry::LogFormat::Text,
         LogFormat::Json => telemetry::LogFormat::Json,
     };
-    telemetry::init(cli.log.as_deref().unwrap_or(usual), format)?;
     // Two TLS providers may be linked in; without a choice rustls panics at its first use.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let filter = cli.log.as_deref().unwrap_or(usual);
+    telemetry::init(filter, format, otel::collector(&cli.command).as_ref())?;
     for spec in &cli.failpoint {
         sightline_service::failpoint::arm(spec)?;
     }
@@ -100,7 +107,11 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Client(command) => client::run(command).await,
         Command::Reindex(args) => reindex::run(args).await,
         Command::Bus(args) => nats::run(args).await,
-        Command::IngestChild => unreachable!("it runs without this runtime"),
+        Command::MetricsPage => {
+            print!("{}", metrics_page::page());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::IngestChild(_) => unreachable!("it runs without this runtime"),
     }
 }
 

@@ -2,15 +2,18 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Error, Result, anyhow};
+use ipnet::IpNet;
 use sightline_alerts::Sink;
 use sightline_bus::BusConfig;
 use sightline_bus::embedded::EmbeddedServer;
 use sightline_catalog::seal::SealKey;
 use sightline_egress::Policy;
 use sightline_gateway::Tls;
-use sightline_service::{Shutdown, admin};
+use sightline_service::admin::Readiness;
+use sightline_service::{Shutdown, admin, telemetry};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 
@@ -35,6 +38,8 @@ pub struct Options {
     pub nats_server: PathBuf,
     /// The one directory of file sources.
     pub media_root: Option<PathBuf>,
+    /// What is not public, and where sources may be nevertheless.
+    pub reach: Vec<IpNet>,
     /// Where webhooks may go.
     pub egress: Policy,
     /// Receivers of alerts beside webhooks.
@@ -79,7 +84,9 @@ impl Platform {
         let records = bind(SocketAddr::from(([127, 0, 0, 1], 0)), "loopback").await?;
         let address = listener.local_addr()?;
         let (nats, bus) = start_bus(&options, data).await?;
-        let base = Base::connect(&bus, shutdown).await?;
+        let mut base = Base::connect(&bus, shutdown).await?;
+        base.readiness = lacking();
+        telemetry::export(&base.metrics, Arc::clone(&base.clock));
         let seal = SealKey::load_or_create(&data.join("seal.key"))?;
         let library = recordings::library(&options.recordings, data)?;
         let retention = recordings::retention(&options.recordings);
@@ -106,6 +113,7 @@ impl Platform {
         let ingest = IngestOptions {
             capacity: roles::STREAMS,
             media_root: options.media_root,
+            reach: options.reach,
             seal,
             library,
             retention,
@@ -170,6 +178,18 @@ impl Platform {
         }
         result
     }
+}
+
+/// What all roles together need before they take work.
+fn lacking() -> Readiness {
+    let parts = [
+        &sightline_gateway::PARTS[..],
+        &sightline_embeddings::PARTS,
+        &sightline_ingest::PARTS,
+        &sightline_caption::PARTS,
+        &sightline_transcribe::PARTS,
+    ];
+    Readiness::lacking(parts.concat().iter())
 }
 
 fn judge(ended: Result<(&'static str, Result<()>), JoinError>, stopping: bool) -> Result<()> {

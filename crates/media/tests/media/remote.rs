@@ -63,7 +63,7 @@ fn opened(open: &OpenSource) -> Result<(Playing, Opened)> {
             Err(_) => {
                 let failure = playing.stop().expect_err("it ended without a report");
                 ensure!(Instant::now() < deadline, "{failure}");
-                std::thread::sleep(Duration::from_millis(100));
+                std::thread::park_timeout(Duration::from_millis(100));
             }
         }
     }

@@ -22,7 +22,7 @@ const EXPECTED: [&str; 2] = [
 
 /// A role is killed at the Nth pass of a place, started again without that, and everything comes out as if nothing had
 /// happened.
-async fn check(role: &str, place: &str) -> Result<()> {
+pub async fn check(role: &str, place: &str) -> Result<()> {
     let ground = ground().await?;
     let receiver = Receiver::start().await?;
     let mut roles = Roles::start(&ground, (role, &["--failpoint", place])).await?;

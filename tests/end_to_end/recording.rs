@@ -411,7 +411,8 @@ async fn recording_state(
     .await
 }
 
-fn is_ingest_child(pid: rustix::process::Pid) -> bool {
+/// Whether a process reads one stream for an ingest worker.
+pub fn is_ingest_child(pid: rustix::process::Pid) -> bool {
     let command =
         std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
     String::from_utf8_lossy(&command).contains("ingest-child")

@@ -62,6 +62,8 @@ pub(crate) struct Supervisor<'a> {
     active_since: Option<Instant>,
     /// Stream time of the last media before an outage.
     last_media_us: i64,
+    /// Why media stopped coming.
+    lost_to: &'static str,
 }
 
 impl<'a> Supervisor<'a> {
@@ -90,6 +92,7 @@ impl<'a> Supervisor<'a> {
             failures: 0,
             failed_at_us: 0,
             active_since: None,
+            lost_to: WORKER_LOST,
         })
     }
 
@@ -132,10 +135,11 @@ impl<'a> Supervisor<'a> {
                 self.failures + 1
             };
             self.failed_at_us = self.reached_us();
-            self.recording.interrupted(match end {
+            self.lost_to = match end {
                 ChildEnd::Died(_) => WORKER_LOST,
                 ChildEnd::Ended | ChildEnd::Failed(_) => OFFLINE,
-            });
+            };
+            self.recording.interrupted(self.lost_to);
             let (reason, at_once) = match end {
                 ChildEnd::Ended => return Ok((State::Ended, String::new())),
                 ChildEnd::Failed(failed) if failed.permanent => {
@@ -329,14 +333,16 @@ impl<'a> Supervisor<'a> {
         }
         if self.last_media_us != 0 && !self.source.is_file {
             let now = self.shared.clock.now_us();
-            let wanted = [
-                ("frames", !self.wanted.samplings.is_empty()),
-                ("audio", self.wanted.audio),
+            // Of pictures, what lies after the last window is missing, although words may have been heard since.
+            let windows_us = windows_end(&self.state.run).unwrap_or(self.last_media_us);
+            let missing = [
+                ("frames", !self.wanted.samplings.is_empty(), windows_us),
+                ("audio", self.wanted.audio, self.last_media_us),
             ];
-            for (what, _) in wanted.iter().filter(|(_, wanted)| *wanted) {
-                self.state
-                    .gap(what, OFFLINE, self.last_media_us, now)
-                    .await?;
+            for (what, wanted, from_us) in missing {
+                if wanted && from_us < now {
+                    self.state.gap(what, self.lost_to, from_us, now).await?;
+                }
             }
         }
         self.state.set(State::Active, "", 0).await
@@ -377,7 +383,7 @@ impl<'a> Supervisor<'a> {
             },
             epoch_us: run.epoch_us,
             frame_edge: self.shared.config.frame_edge,
-            // Cameras live on private networks: no policy decides about them yet.
+            // The child decides by the policy that it was started with, on whatever the host resolves to.
             addresses: Vec::new(),
         }
     }
@@ -385,9 +391,15 @@ impl<'a> Supervisor<'a> {
 
 /// Stream time up to which something is known to have been taken in.
 fn media_end(run: &sightline_proto::internal::RunRecord) -> i64 {
+    let windows_us = windows_end(run).unwrap_or(run.epoch_us);
+    windows_us.max(run.audio_done_us)
+}
+
+/// Stream time at which the last window that is out ends; none where none is sampled.
+fn windows_end(run: &sightline_proto::internal::RunRecord) -> Option<i64> {
     let windows = run.next_window.iter().filter_map(|(key, next)| {
         let window_us: i64 = key.split_once('x')?.0.parse().ok()?;
         Some(run.epoch_us + i64::try_from(*next).ok()?.saturating_mul(window_us))
     });
-    windows.max().unwrap_or(run.epoch_us).max(run.audio_done_us)
+    windows.max()
 }

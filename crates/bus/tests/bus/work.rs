@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use prost::Message;
-use sightline_bus::StreamName;
+use sightline_bus::{StreamName, Work};
 use sightline_proto::internal::{ConfigRecord, DeadLetter};
 
-use crate::harness::{Does, Platform, next, observation, scene, scenes, worker};
+use crate::harness::{ACK_WAIT, Does, Platform, next, observation, scene, scenes, worker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_worker_falls_silent_goes_to_another() -> Result<()> {
@@ -91,6 +91,26 @@ async fn what_is_refused_too_often_becomes_a_dead_letter() -> Result<()> {
 async fn what_kills_its_workers_becomes_a_dead_letter() -> Result<()> {
     let workers = [Does::Hang, Does::Hang, Does::Accept];
     check(&observation("a"), 2, &workers, (3, "never settled", 3)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_hangs_is_refused_at_its_deadline() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.observe("a").await?;
+    let bounded = Work {
+        deadline: ACK_WAIT,
+        ..scenes("w", 2)
+    };
+    let (_worker, mut taken) = worker(&platform.bus, bounded, Does::Hang);
+    for delivery in [1, 2] {
+        assert_eq!(next(&mut taken).await?, ("a".to_owned(), delivery));
+    }
+    let letters: Vec<DeadLetter> = platform.held(StreamName::Dlq, "dlq.w", 1).await?;
+    assert!(letters[0].reason.starts_with("not handled within"));
+    // The worker is free again.
+    platform.observe("b").await?;
+    assert_eq!(next(&mut taken).await?, ("b".to_owned(), 1));
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 //!
 //! Whoever asks repeats it half a minute later (the gateway does), so that what a process had in hand at the moment goes too.
 
-use std::sync::Arc;
+use std::sync::Weak;
 
 use sightline_catalog::Catalog;
 use sightline_vectors::{EmbeddingModel, Named, Owner, Stores, VectorError};
@@ -13,7 +13,8 @@ use crate::serving::Open;
 /// What deleting takes.
 pub(crate) struct Deleting {
     pub(crate) catalog: Catalog,
-    pub(crate) stores: Arc<dyn Stores>,
+    /// Not kept open: a call may outlive the service for a moment, and the next process wants the place.
+    pub(crate) stores: Weak<dyn Stores>,
     /// The model of this process.
     pub(crate) wanted: EmbeddingModel,
 }
@@ -26,10 +27,13 @@ impl Deleting {
             let _nothing_is_stored = shared.storing.write().await;
             shared.store.delete(owner).await?;
         }
-        let state = self.stores.state().await?;
+        let Some(stores) = self.stores.upgrade() else {
+            return Ok(());
+        };
+        let state = stores.state().await?;
         for named in [state.current, state.next].into_iter().flatten() {
             if self.is_anothers(&named, open) {
-                self.stores.open(&named).await?.delete(owner).await?;
+                stores.open(&named).await?.delete(owner).await?;
             }
         }
         Ok(())

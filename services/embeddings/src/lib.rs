@@ -144,7 +144,7 @@ pub async fn serve(
     let (stores, wanted) = (Arc::clone(&keeping.stores), keeping.wanted.clone());
     let deleting = Deleting {
         catalog: parts.catalog.clone(),
-        stores: Arc::clone(&stores),
+        stores: Arc::downgrade(&stores),
         wanted: wanted.clone(),
     };
     let (keeper, state) = Keeper::open(keeping).await?;

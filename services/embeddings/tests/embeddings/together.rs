@@ -162,11 +162,7 @@ async fn a_process_with_the_old_model_undoes_nothing_and_deletes_in_both_stores(
     });
     let (bus, load) = (platform.bus.clone(), loader(&platform));
     let new = serve_at(bus, gated.clone(), place.clone(), load).await?;
-    let next = place
-        .state()
-        .await?
-        .next
-        .context("a store that is filled")?;
+    let next = until("a next store", async || Ok(place.state().await?.next)).await?;
     let filled = place.open(&next).await?;
     until("some cars", async || {
         Ok((cars_in(&filled).await? >= 64).then_some(()))

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
+use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session};
 
 use crate::{Device, InferenceError, Placed};
@@ -170,17 +171,37 @@ pub(crate) fn open_session(
         });
     }
     let environment = environment()?;
-    let open = || -> ort::Result<Session> {
-        Session::builder(&environment)?
-            .with_execution_providers(providers(device, memory))?
-            .with_intra_threads(threads.max(1))?
-            .with_inter_threads(1)?
-            .with_intra_op_spinning(false)?
-            // Patterns are kept per input shape, and every decoding step has another one.
-            .with_memory_pattern(false)?
-            .commit_from_file(file)
-    };
+    let open = || builder(&environment, device, threads, memory)?.commit_from_file(file);
     open().map_err(|e| InferenceError::load(file, e))
+}
+
+/// As [`open_session`], from `model`, which was made of what is in `file`.
+pub(crate) fn open_rewritten(
+    file: &Path,
+    model: &[u8],
+    device: Placed,
+    threads: usize,
+    memory: Memory,
+) -> Result<Session, InferenceError> {
+    let environment = environment()?;
+    let open = || builder(&environment, device, threads, memory)?.commit_from_memory(model);
+    open().map_err(|e| InferenceError::load(file, e))
+}
+
+fn builder(
+    environment: &Environment,
+    device: Placed,
+    threads: usize,
+    memory: Memory,
+) -> ort::Result<SessionBuilder> {
+    let builder = Session::builder(environment)?
+        .with_execution_providers(providers(device, memory))?
+        .with_intra_threads(threads.max(1))?
+        .with_inter_threads(1)?
+        .with_intra_op_spinning(false)?
+        // Patterns are kept per input shape, and every decoding step has another one.
+        .with_memory_pattern(false)?;
+    Ok(builder)
 }
 
 fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {

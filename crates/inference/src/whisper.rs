@@ -6,13 +6,13 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Once;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use invented::Line;
 use whisper_rs::{
     FullParams, SamplingStrategy, WhisperContext, WhisperContextParameters, WhisperSegment,
-    WhisperSysContext, WhisperSysState, WhisperTokenData, WhisperTokenId, get_lang_id,
-    get_lang_str,
+    WhisperState, WhisperSysContext, WhisperSysState, WhisperTokenData, WhisperTokenId,
+    get_lang_id, get_lang_str,
 };
 
 use crate::revision::revision;
@@ -43,6 +43,8 @@ pub struct Whisper {
     context: WhisperContext,
     threads: usize,
     revision: String,
+    /// The state of a call that is over, for the next: making one takes a tenth of a short call.
+    idle: Mutex<Option<WhisperState>>,
 }
 
 /// Decides where a model computes. whisper.cpp takes the CPU without a word where it finds no device, so this looks for the
@@ -94,6 +96,7 @@ impl Whisper {
             context,
             threads: threads.max(1),
             revision,
+            idle: Mutex::default(),
         })
     }
 
@@ -162,10 +165,10 @@ impl Transcriber for Whisper {
                 pcm.len() as f64 / SAMPLE_RATE as f64
             )));
         }
-        // A state for each call: nothing of one utterance reaches the next, and the memory of
-        // calls that run side by side is given back when they end.
+        // Calls side by side have a state each, and all but one of these are given back when they end.
         let failed = |e| InferenceError::run("transcribing", e);
-        let mut state = self.context.create_state().map_err(failed)?;
+        let idle = self.idle().take();
+        let mut state = idle.map_or_else(|| self.context.create_state().map_err(failed), Ok)?;
         let mut decoded: Decoded = Vec::new();
         let mut parameters = self.parameters(language, speech.translate, pcm.len());
         // SAFETY: whisper.cpp calls `record` only within `full`, on this thread (one decoder),
@@ -181,6 +184,11 @@ impl Transcriber for Whisper {
         });
         let segments = invented::said(lines.filter(|line| !line.segment.text.is_empty()));
         let heard = get_lang_str(state.full_lang_id_from_state()).filter(|_| !segments.is_empty());
+        // A second attempt draws random numbers, and the next call would draw others than from a fresh state: what is
+        // heard must not depend on what was heard before.
+        if decoded.len() <= 1 {
+            *self.idle() = Some(state);
+        }
         Ok(Transcript {
             language: heard.unwrap_or_default().to_owned(),
             segments,
@@ -189,6 +197,10 @@ impl Transcriber for Whisper {
 }
 
 impl Whisper {
+    fn idle(&self) -> MutexGuard<'_, Option<WhisperState>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn spoken_segment(&self, segment: &WhisperSegment<'_>, decoded: &Decoded) -> SpokenSegment {
         let text = segment.to_str_lossy().unwrap_or_default().trim().to_owned();
         let end = seconds(segment.end_timestamp());

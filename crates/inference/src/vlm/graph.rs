@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType, TensorRef};
 
-use crate::InferenceError;
 use crate::onnx::{self, Memory};
 use crate::vlm::cache::{Cache, CacheTensor};
-use crate::vlm::{VlmOptions, heap, weights};
+use crate::vlm::{VlmOptions, fuse, heap, weights};
+use crate::{InferenceError, Placed};
 
 /// A tensor for the vision encoder.
 pub(super) enum Input {
@@ -53,7 +53,8 @@ impl Graph {
         let decoder =
             onnx::open_session(&files[2], options.device, options.threads, Memory::Returned)?;
         heap::give_back();
-        let vision = onnx::open_session(&files[0], options.device, options.threads, Memory::Kept)?;
+        let vision = open_vision(&files[0], options)?;
+        heap::give_back();
         // One row of a table for each token: nothing to spread over threads.
         let embed = onnx::open_session(&files[1], options.device, 1, Memory::Returned)?;
         heap::give_back();
@@ -224,6 +225,23 @@ fn float<'a>(outlets: &'a [Outlet], name: &str) -> Result<&'a [i64], String> {
         return Err(format!("its tensor {name} is {kind}, not 32 bit float"));
     }
     Ok(kind.tensor_shape().map_or(&[], |shape| shape))
+}
+
+/// Opens the vision encoder, fused where it computes on the CPU: other devices have fusions of their own. It is read
+/// into memory for that, so one of gigabytes is left as it is, as one with half precision is.
+fn open_vision(file: &Path, options: &VlmOptions) -> Result<Session, InferenceError> {
+    const MOST: u64 = 1 << 30;
+    let (device, threads) = (options.device, options.threads);
+    let is_small = std::fs::metadata(file).is_ok_and(|about| about.len() <= MOST);
+    let read = || Some(std::fs::read(file).ok()?.into());
+    let fused = (device == Placed::Cpu && is_small)
+        .then(read)
+        .flatten()
+        .and_then(fuse::fused);
+    match fused {
+        Some(model) => onnx::open_rewritten(file, &model, device, threads, Memory::Kept),
+        None => onnx::open_session(file, device, threads, Memory::Kept),
+    }
 }
 
 fn check_vision(vision: &Session, wanted: &[i64]) -> Result<(), String> {

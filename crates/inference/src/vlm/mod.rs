@@ -10,6 +10,7 @@ mod chat;
 pub mod engine;
 mod family;
 mod files;
+mod fuse;
 mod graph;
 mod heap;
 mod weights;

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&Error::new(error).context("cannot start")),
     };
     let result = runtime.block_on(async {
-        let result = run(cli.command).await;
+        let result = Box::pin(run(cli.command)).await;
         telemetry::flush().await;
         result
     });

@@ -128,6 +128,17 @@ async fn one_trace_leads_from_the_capture_to_the_webhook() -> Result<()> {
         Ok(asked.then_some(()))
     })
     .await?;
+    until("speech", async || {
+        let spans = collector.spans();
+        let mut heard = spans.iter().filter(|span| span.name == "process AUDIO");
+        let begun = heard.any(|span| {
+            let up = upwards(&spans, &span.span_id);
+            let names: Vec<&str> = up.iter().map(|span| span.name.as_str()).collect();
+            names == ["process AUDIO", "send", "capture utterance"]
+        });
+        Ok(begun.then_some(()))
+    })
+    .await?;
     // People who read the log find the trace too.
     let log = told.up.log();
     let line = log.iter().find(|line| line.contains("alert fired"));

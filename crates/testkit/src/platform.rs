@@ -182,7 +182,8 @@ impl Ground {
         if ["gateway", "alerts"].contains(&role) {
             arguments.extend(["--allow-egress", "127.0.0.1"]);
         }
-        if role == "ingest" {
+        // A release before knows no such option.
+        if role == "ingest" && binary == self.binary {
             arguments.extend(["--allow-source", "127.0.0.1"]);
         }
         arguments.extend(further);

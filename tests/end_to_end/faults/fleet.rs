@@ -105,11 +105,13 @@ impl Fleet {
         further.extend(told.flat_map(|(_, words)| words.iter().map(String::as_str)));
         further.extend(alone);
         // One that does not reach the bus in time ends, and is started again, as supervisors do.
-        let (process, url) = until(&format!("{role} to start"), async || {
+        let mut failed = None;
+        let starting = until(&format!("{role} to start"), async || {
             let started = self.ground.role_of(&self.binary, role, &further).await;
-            Ok(started.ok())
+            Ok(started.map_err(|error| failed = Some(error)).ok())
         })
-        .await?;
+        .await;
+        let (process, url) = starting.with_context(|| format!("{failed:?}"))?;
         self.bury(who);
         self.members.insert(who, Member { process, url });
         Ok(())

@@ -48,10 +48,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use child::run_child;
+pub use metrics::register_metrics;
 
 use metrics::IngestMetrics;
 
-/// The worker's name among the parts that readiness waits for.
+/// The parts that readiness waits for, beside the bus.
+pub const PARTS: [&str; 1] = [PART];
+/// The worker's name among them.
 const PART: &str = "ingest";
 /// After how long without an extension a lease goes to another worker.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(6);

@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use sightline_proto::v1::rt_stream::State;
-use sightline_service::metrics::{Metrics, latency_buckets};
+use sightline_service::metrics::{Metrics, Values, latency_buckets};
 
 /// The worker's metrics.
 #[derive(Clone)]
@@ -33,6 +33,11 @@ struct ByState {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByReason {
     reason: &'static str,
+}
+
+/// Registers all metrics of the role.
+pub fn register_metrics(metrics: &Metrics) {
+    let _ = IngestMetrics::register(metrics);
 }
 
 impl IngestMetrics {
@@ -88,14 +93,16 @@ impl IngestMetrics {
                 "Segments that were removed because they were too old or too much.",
                 Counter::default(),
             ),
-            lost: metrics.register(
+            lost: metrics.register_by(
                 "sightline_ingest_segments_lost",
                 "Segments that were not stored, by reason.",
+                &[("reason", Values::These(&["queue_full", "refused", "stopped"]))],
                 Family::default(),
             ),
-            streams: metrics.register(
+            streams: metrics.register_by(
                 "sightline_ingest_streams",
                 "Streams that this worker runs, by state.",
+                &[("state", Values::These(&["unspecified", "connecting", "active", "reconnecting", "stopped", "failed", "ended"]))],
                 Family::default(),
             ),
         }

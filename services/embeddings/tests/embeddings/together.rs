@@ -22,7 +22,7 @@ use crate::switching::{Turned, is_turned, loader, serve_turned};
 /// A folder that several services have at the same time.
 struct Together {
     stores: EdgeStores,
-    open: Mutex<HashMap<String, Arc<dyn VectorStore>>>,
+    open: tokio::sync::Mutex<HashMap<String, Arc<dyn VectorStore>>>,
     beats: Mutex<HashMap<String, u64>>,
 }
 
@@ -30,7 +30,7 @@ impl Together {
     fn new(platform: &Platform) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             stores: EdgeStores::lock(&platform.store_dir())?,
-            open: Mutex::default(),
+            open: tokio::sync::Mutex::default(),
             beats: Mutex::default(),
         }))
     }
@@ -47,11 +47,11 @@ impl Stores for Together {
     }
 
     async fn open(&self, named: &Named) -> Result<Arc<dyn VectorStore>, VectorError> {
-        if let Some(open) = self.open.lock().unwrap().get(&named.name) {
+        let mut open = self.open.lock().await;
+        if let Some(open) = open.get(&named.name) {
             return Ok(Arc::clone(open));
         }
         let store = self.stores.open(named).await?;
-        let mut open = self.open.lock().unwrap();
         open.insert(named.name.clone(), Arc::clone(&store));
         Ok(store)
     }
@@ -68,7 +68,7 @@ impl Stores for Together {
         let state = self.stores.state().await?;
         let kept = [state.current, state.next].map(|named| named.map(|named| named.name));
         let is_kept = |name: &String| kept.contains(&Some(name.clone()));
-        self.open.lock().unwrap().retain(|name, _| is_kept(name));
+        self.open.lock().await.retain(|name, _| is_kept(name));
         self.stores.tidy().await
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use sightline_proto::client::Client;
 use sightline_proto::v1::rt_stream::{Playback, RecordingState, State};
 use sightline_proto::v1::{self, Index, RtStream};
@@ -115,14 +115,14 @@ async fn watched(client: &mut Client, url: &str) -> Result<(RtStream, Index)> {
     Ok((stream, described))
 }
 
-/// It is described, heard and recorded, beyond this many scenes.
+/// It is described, heard and recorded, beyond so many scenes and segments.
 async fn works(
     client: &mut Client,
     (stream, index): &(RtStream, Index),
-    beyond: usize,
+    (described, kept): (usize, i64),
 ) -> Result<()> {
     until(&format!("scenes of {}", stream.url), async || {
-        Ok((scenes(client, &index.id).await?.len() > beyond).then_some(()))
+        Ok((scenes(client, &index.id).await?.len() > described).then_some(()))
     })
     .await?;
     until(&format!("words of {}", stream.url), async || {
@@ -130,15 +130,20 @@ async fn works(
     })
     .await?;
     until(&format!("segments of {}", stream.url), async || {
-        Ok((recorded(client, &stream.id).await?.1 > 0).then_some(()))
+        Ok((recorded(client, &stream.id).await?.1 > kept).then_some(()))
     })
     .await
 }
 
 /// What was recorded plays, and says so.
 async fn plays(client: &mut Client, stream: &RtStream) -> Result<()> {
-    let (stretches, _) = recorded(client, &stream.id).await?;
-    let (from_us, to_us) = *stretches.last().context("a stretch")?;
+    // What is stored is known a second later.
+    let (from_us, to_us) = until("a stretch of two seconds", async || {
+        let (stretches, _) = recorded(client, &stream.id).await?;
+        let last = stretches.last().copied();
+        Ok(last.filter(|(from_us, to_us)| to_us - from_us > 2_000_000))
+    })
+    .await?;
     let links = links(client, &stream.id, from_us, Some(to_us), None).await?;
     let (from, to) = probed(&links.stream_url).await?;
     ensure!(to - from > 1.0, "{from} to {to} s");
@@ -165,16 +170,13 @@ async fn every_kind_of_source_is_watched_lost_and_found_again() -> Result<()> {
     client.events.create_alert(offline).await?;
     let mut before = Vec::new();
     for one in &watching {
-        works(&mut client, one, 0).await?;
-        before.push((
-            state(&mut client, &one.0.id, State::Active).await?,
-            scenes(&mut client, &one.1.id).await?.len(),
-        ));
+        works(&mut client, one, (0, 0)).await?;
+        before.push(state(&mut client, &one.0.id, State::Active).await?);
     }
     // A file ends, wherever it is.
     let ended = state(&mut client, &file.0.id, State::Ended).await?;
     assert_eq!(ended.recording_state(), RecordingState::Stopped);
-    works(&mut client, &file, 1).await?;
+    works(&mut client, &file, (1, 0)).await?;
 
     senders.off();
     for (stream, _) in &watching {
@@ -186,16 +188,22 @@ async fn every_kind_of_source_is_watched_lost_and_found_again() -> Result<()> {
     }
     let told = receiver.webhooks(1).await?;
     assert_eq!(told[0].body["event_id"], "evt-offline");
+    ground.drained().await?;
+    let mut seen = Vec::new();
+    for (stream, index) in &watching {
+        let (_, segments) = recorded(&mut client, &stream.id).await?;
+        seen.push((scenes(&mut client, &index.id).await?.len(), segments));
+    }
     senders.server.restart()?;
     senders.on()?;
-    for (one, (before, scenes)) in watching.iter().zip(before) {
+    for ((one, before), seen) in watching.iter().zip(before).zip(seen) {
         let found = state(&mut client, &one.0.id, State::Active).await?;
         assert_eq!(
             found.epoch, before.epoch,
             "the times of {} go on",
             one.0.url
         );
-        works(&mut client, one, scenes).await?;
+        works(&mut client, one, seen).await?;
     }
     for (stream, _) in &watching {
         stop(&mut client, &stream.id).await?;

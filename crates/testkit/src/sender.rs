@@ -1,13 +1,28 @@
 //! A real sender: ffmpeg, which plays a file in real time, over and over, into whatever protocol is asked for.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 
-/// What is sent for as long as this lives.
+/// Between one that ended and the next.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is sent for as long as this lives. One that serves a single connection is followed by another, as an encoder that
+/// listens takes whoever comes next.
 pub struct Sender {
-    running: Child,
+    running: Arc<Mutex<Running>>,
+    following: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Running {
+    pid: Option<Pid>,
+    over: bool,
 }
 
 impl Sender {
@@ -28,32 +43,60 @@ impl Sender {
     }
 
     fn start_at(times: &str, file: &Path, format: &[&str], url: &str) -> Result<Self> {
-        let running = Command::new("ffmpeg")
-            .args([
-                "-hide_banner",
-                "-loglevel",
-                "error",
-                "-nostdin",
-                "-y",
-                "-re",
-            ])
-            .args(["-stream_loop", times, "-i"])
+        let mut command = Command::new("ffmpeg");
+        command
+            .args(["-hide_banner", "-loglevel", "error", "-nostdin", "-y"])
+            .args(["-re", "-stream_loop", times, "-i"])
             .arg(file)
             .args(["-c", "copy"])
             .args(format)
             .arg(url)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start ffmpeg")?;
-        Ok(Self { running })
+            .stderr(Stdio::null());
+        let mut child = command.spawn().context("cannot start ffmpeg")?;
+        let pid = Pid::from_child(&child);
+        let running = Arc::new(Mutex::new(Running {
+            pid: Some(pid),
+            over: times == "0",
+        }));
+        let following = Arc::clone(&running);
+        let following = thread::spawn(move || {
+            loop {
+                let _ = child.wait();
+                locked(&following).pid = None;
+                thread::park_timeout(PAUSE);
+                let mut running = locked(&following);
+                if running.over {
+                    return;
+                }
+                let Ok(next) = command.spawn() else { return };
+                running.pid = Some(Pid::from_child(&next));
+                child = next;
+            }
+        });
+        Ok(Self {
+            running,
+            following: Some(following),
+        })
     }
+}
+
+fn locked(running: &Mutex<Running>) -> std::sync::MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        let _ = self.running.kill();
-        let _ = self.running.wait();
+        let mut running = locked(&self.running);
+        running.over = true;
+        if let Some(pid) = running.pid {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        drop(running);
+        if let Some(following) = self.following.take() {
+            following.thread().unpark();
+            let _ = following.join();
+        }
     }
 }

@@ -31,7 +31,7 @@ async fn a_bus_that_is_silent_for_a_minute_costs_nothing() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_worker_hands_over_within_two_seconds() -> Result<()> {
-    draining::change_hands(Duration::from_secs(2)).await
+    draining::change_hands(Duration::from_secs(2), Duration::from_secs(15)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

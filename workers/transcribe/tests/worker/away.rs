@@ -47,7 +47,7 @@ async fn an_utterance_is_held_while_the_model_is_away() -> Result<()> {
     platform.counted(held).await?;
     // A worker that stops gives it back at once, and the next one has it.
     platform.shutdown.cancel();
-    timeout(Duration::from_secs(5), &mut platform.worker)
+    timeout(Duration::from_secs(20), &mut platform.worker)
         .await
         .context("it waits for the model")???;
     let (bus, catalog) = (&platform.bus, &platform.catalog);

@@ -79,9 +79,9 @@ pub(crate) fn answering(subject: &str, headers: Option<&HeaderMap>) -> Span {
     ))
 }
 
-/// Handling the message of the current span failed.
-pub(crate) fn failed(reason: &str) {
+/// Handling the message of the current span failed: the reason is told by logs and dead letters, whose readers are chosen.
+pub(crate) fn failed(how: &'static str) {
     let span = Span::current();
     span.record("otel.status_code", "error");
-    span.record("otel.status_description", reason);
+    span.record("otel.status_description", how);
 }

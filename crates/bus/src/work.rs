@@ -328,7 +328,7 @@ impl<H> Worker<H> {
                 if self.tried(received.deliveries) {
                     return self.give_up(raw, received.deliveries, reason).await;
                 }
-                traced::failed(&reason);
+                traced::failed("put back for later");
                 tracing::debug!(
                     consumer = self.work.durable,
                     reason,
@@ -492,7 +492,7 @@ pub(crate) async fn bury(
     mut reason: String,
 ) -> Result<(), BusError> {
     reason.truncate(reason.floor_char_boundary(MAX_REASON));
-    traced::failed(&reason);
+    traced::failed("kept as a dead letter");
     tracing::warn!(
         consumer = durable,
         subject = raw.subject.as_str(),

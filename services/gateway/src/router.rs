@@ -20,7 +20,7 @@ use crate::console;
 use crate::gate::{Gate, pass};
 use crate::rest;
 
-/// All routes: the two skins of the API behind their gates, what plays recordings, the console, and the page for probes.
+/// All routes: the two skins of the API behind their gates (traced for those whom these let pass), what plays recordings, the console, and the page for probes.
 pub(crate) fn router(
     core: &Arc<Core>,
     services: Routes,
@@ -29,14 +29,14 @@ pub(crate) fn router(
 ) -> Router {
     let grpc = services
         .into_axum_router()
+        .layer(TraceRequests::Server)
         .layer(from_fn_with_state(Gate::grpc(Arc::clone(core)), pass))
         .layer(GrpcWebLayer::new())
-        .layer(from_fn(cors))
-        .layer(TraceRequests::Server);
+        .layer(from_fn(cors));
     let rest = rest::routes(core.config.limits.message_bytes)
+        .layer(TraceRequests::Server)
         .layer(from_fn_with_state(Gate::rest(Arc::clone(core)), pass))
-        .layer(from_fn(cors))
-        .layer(TraceRequests::Server);
+        .layer(from_fn(cors));
     let probe = move || async move { health(&readiness) };
     console::routes()
         .route("/healthz", get(probe))

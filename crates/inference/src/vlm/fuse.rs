@@ -152,6 +152,8 @@ impl<'a> Patterns<'a> {
 
     /// softmax(scale q k' + mask) v, with q, k and v cut into heads before and the heads joined after.
     fn attention(&self, softmax: &'a Node) -> Option<(&'a str, Node)> {
+        let last = matches!(softmax.number("axis"), None | Some(-1 | 3));
+        last.then_some(())?;
         let masked = self.made(softmax.inputs.first()?, "Add")?;
         let scaled = masked.inputs.iter().find_map(|name| {
             let node = self.made(name, "Mul")?;

@@ -8,6 +8,7 @@ use ort::value::{DynValue, Outlet, Tensor, TensorElementType, TensorRef};
 
 use crate::onnx::{self, Memory};
 use crate::vlm::cache::{Cache, CacheTensor};
+use crate::vlm::family::Family;
 use crate::vlm::{VlmOptions, fuse, heap, weights};
 use crate::{InferenceError, Placed};
 
@@ -40,11 +41,11 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Loads the graphs of `directory`; the vision encoder must take `pixels`, in which -1 is any size.
+    /// Loads the graphs of `directory`; the vision encoder must take the family's pixels.
     pub(super) fn load(
         directory: &Path,
         options: &VlmOptions,
-        pixels: &[i64],
+        family: &dyn Family,
     ) -> Result<Self, InferenceError> {
         let files = ["vision_encoder", "embed_tokens", "decoder_model_merged"]
             .map(|name| weights::file(directory, name, options.precision));
@@ -53,12 +54,12 @@ impl Graph {
         let decoder =
             onnx::open_session(&files[2], options.device, options.threads, Memory::Returned)?;
         heap::give_back();
-        let vision = open_vision(&files[0], options)?;
+        let vision = open_vision(&files[0], options, family.shows_whole_pictures())?;
         heap::give_back();
         // One row of a table for each token: nothing to spread over threads.
         let embed = onnx::open_session(&files[1], options.device, 1, Memory::Returned)?;
         heap::give_back();
-        check_vision(&vision, pixels)
+        check_vision(&vision, &family.pixel_shape())
             .map_err(|problem| InferenceError::unsupported(&files[0], problem))?;
         let width = float(embed.outputs(), "inputs_embeds")
             .map_err(|problem| InferenceError::unsupported(&files[1], problem))?;
@@ -229,12 +230,16 @@ fn float<'a>(outlets: &'a [Outlet], name: &str) -> Result<&'a [i64], String> {
 
 /// Opens the vision encoder, fused where it computes on the CPU: other devices have fusions of their own. It is read
 /// into memory for that, so one of gigabytes is left as it is, as one with half precision is.
-fn open_vision(file: &Path, options: &VlmOptions) -> Result<Session, InferenceError> {
+fn open_vision(
+    file: &Path,
+    options: &VlmOptions,
+    whole_pictures: bool,
+) -> Result<Session, InferenceError> {
     const MOST: u64 = 1 << 30;
     let (device, threads) = (options.device, options.threads);
     let is_small = std::fs::metadata(file).is_ok_and(|about| about.len() <= MOST);
     let read = || Some(std::fs::read(file).ok()?.into());
-    let fused = (device == Placed::Cpu && is_small)
+    let fused = (device == Placed::Cpu && whole_pictures && is_small)
         .then(read)
         .flatten()
         .and_then(fuse::fused);

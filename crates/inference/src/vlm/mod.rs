@@ -131,7 +131,7 @@ impl Vlm {
             let problem = format!("max_position_embeddings is {max_positions}");
             return Err(files.unsupported("config.json", problem));
         }
-        let graph = Graph::load(directory, options, &family.pixel_shape())?;
+        let graph = Graph::load(directory, options, family.as_ref())?;
         let known = graph.vocabulary();
         if known > 0
             && let Some(id) = chat.ids_used().find(|&id| id as usize >= known)

@@ -35,7 +35,7 @@ use tonic::Status;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::Layer;
 
 use super::sending::{DEADLINE, Outbox, Signal, Taken, run};
@@ -144,7 +144,8 @@ pub(super) fn parts(otlp: &Otlp, filter: EnvFilter) -> Result<[Part; 2], Telemet
     trace::turn_on(tracer.clone());
     let own_spans = filter_fn(|metadata| {
         metadata.is_span() && *metadata.level() <= Level::INFO && metadata.target().starts_with(OWN)
-    });
+    })
+    .with_max_level_hint(LevelFilter::INFO);
     let spanning = tracing_opentelemetry::layer()
         .with_tracer(tracer)
         .with_location(false)
@@ -152,7 +153,8 @@ pub(super) fn parts(otlp: &Otlp, filter: EnvFilter) -> Result<[Part; 2], Telemet
         .with_threads(false)
         .with_tracked_inactivity(false)
         .with_filter(own_spans);
-    let own_lines = filter_fn(|metadata| metadata.is_event() && metadata.target().starts_with(OWN));
+    let own_lines = filter_fn(|metadata| metadata.is_event() && metadata.target().starts_with(OWN))
+        .with_max_level_hint(LevelFilter::TRACE);
     let logger = SdkLoggerProvider::builder()
         .with_log_processor(line_box)
         .build();

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::field::RecordFields;
-use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::fmt::{self as lines, FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::Layer;
@@ -25,7 +25,9 @@ pub enum LogFormat {
 
 /// What writes the lines. It sees no spans, so that without a collector there are none.
 pub(super) fn part(filter: EnvFilter, format: LogFormat) -> Part {
-    let filter = filter.and(filter_fn(|metadata| !metadata.is_span()));
+    // Without a hint of its own it would hide that of the other, and every level would count as wanted.
+    let no_spans = filter_fn(|metadata| !metadata.is_span());
+    let filter = filter.and(no_spans.with_max_level_hint(LevelFilter::TRACE));
     let lines = lines::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
@@ -97,6 +99,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             assert!(tracing::info_span!("unseen").is_disabled());
             assert!(tracing::enabled!(tracing::Level::INFO));
+            assert!(LevelFilter::current() <= LevelFilter::INFO);
         });
     }
 }

@@ -12,6 +12,9 @@ use tracing::{Instrument, Span};
 
 use super::{HEADER, TraceContext, is_on};
 
+/// How the routes end that tonic gives its services.
+const GRPC_ROUTE: &str = "/{*rest}";
+
 /// Gives each request a span, of HTTP or of gRPC. A path is named as the server routes it and never as it was asked for: it may
 /// hold a secret.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +86,11 @@ where
 fn span<B>(request: &Request<B>, kind: &'static str) -> Span {
     let method = request.method().as_str();
     let content = request.headers().get(CONTENT_TYPE);
-    let is_grpc = content.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    // Only what is routed as gRPC is named by its path: anybody can say that he sends it.
+    let route = request.extensions().get::<MatchedPath>();
+    let is_routed = route.is_none_or(|route| route.as_str().ends_with(GRPC_ROUTE));
+    let is_grpc =
+        is_routed && content.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     let call = request.uri().path().trim_start_matches('/');
     if is_grpc && let Some((service, procedure)) = call.split_once('/') {
         return tracing::info_span!(
@@ -98,7 +105,6 @@ fn span<B>(request: &Request<B>, kind: &'static str) -> Span {
             http.response.status_code = Empty,
         );
     }
-    let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or("", |route| route.as_str());
     tracing::info_span!(
         "http",

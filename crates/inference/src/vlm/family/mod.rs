@@ -42,6 +42,11 @@ pub(super) trait Family: Send + Sync {
     /// Dimensions of the vision encoder's `pixel_values`; -1 where they may vary.
     fn pixel_shape(&self) -> Vec<i64>;
 
+    /// Whether the vision encoder always gets pictures that fill what it takes, so that no mask has to be looked at.
+    fn shows_whole_pictures(&self) -> bool {
+        false
+    }
+
     /// Scales and cuts frames, and says how they stand in a prompt. `seconds` is the length of their window.
     fn lay_out(
         &self,

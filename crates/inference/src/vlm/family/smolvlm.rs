@@ -179,6 +179,10 @@ impl Family for SmolVlm {
         Ok(layout)
     }
 
+    fn shows_whole_pictures(&self) -> bool {
+        true
+    }
+
     fn encoder_inputs(&self, picture: &Picture) -> Vec<(&'static str, Input)> {
         let edge = self.tile_edge;
         let plane = |c: usize| {

@@ -172,6 +172,11 @@ impl Node {
         Tensor::decode(self.attribute(name)?.tensor?).ok()
     }
 
+    /// An attribute that is a number.
+    pub(super) fn number(&self, name: &str) -> Option<i64> {
+        Some(self.attribute(name)?.number)
+    }
+
     /// An attribute that is a list of numbers.
     pub(super) fn numbers(&self, name: &str) -> Option<Vec<i64>> {
         Some(self.attribute(name)?.numbers)

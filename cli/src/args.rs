@@ -301,17 +301,21 @@ pub struct SourceArgs {
 /// Where sources may be.
 #[derive(Debug, Args)]
 pub struct ReachArgs {
-    /// A range that sources may be in although it is not public, for example 127.0.0.1; may be repeated, and what is named
-    /// replaces the ranges of private networks. Public addresses always may.
-    #[arg(long, value_name = "CIDR", value_parser = range, default_values = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"])]
+    /// A range that sources may be in besides public addresses and the private networks 10.0.0.0/8, 172.16.0.0/12 and
+    /// 192.168.0.0/16, for example 127.0.0.1; may be repeated.
+    #[arg(long, value_name = "CIDR", value_parser = range)]
     pub allow_source: Vec<IpNet>,
 }
+
+/// Where cameras live.
+const PRIVATE: [&str; 3] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"];
 
 impl ReachArgs {
     /// The addresses that sources may be at.
     pub fn policy(self) -> Policy {
+        let private = PRIVATE.map(|net| net.parse().expect("a range"));
         Policy {
-            allow: self.allow_source,
+            allow: private.into_iter().chain(self.allow_source).collect(),
         }
     }
 }
@@ -499,6 +503,26 @@ mod tests {
         ];
         for (text, taken) in cases {
             assert_eq!(range(text).is_ok(), taken, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_that_is_named_for_sources_takes_no_other_away() {
+        let allowed = |named: &[&str], address: &str| {
+            let named = named.iter().map(|net| range(net).expect("a range"));
+            let reach = ReachArgs {
+                allow_source: named.collect(),
+            };
+            let address = address.parse().expect("an address");
+            reach.policy().check_addr(address).is_ok()
+        };
+        for camera in ["10.1.2.3", "172.16.0.1", "192.168.7.20", "93.184.215.14"] {
+            assert!(allowed(&[], camera), "{camera}");
+            assert!(allowed(&["127.0.0.1"], camera), "{camera}");
+        }
+        for special in ["127.0.0.1", "100.64.0.1", "fd00::1", "169.254.169.254"] {
+            assert!(!allowed(&[], special), "{special}");
+            assert!(allowed(&[special], special), "{special}");
         }
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use m3u8_rs::{ByteRange, KeyMethod, Map, MasterPlaylist, MediaPlaylist, MediaSegment, Playlist};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
 use crate::error::Failure;
 use crate::feed::{Feed, Flow, Found};
 use crate::fetch::{Answer, Client};
-use crate::http::container_of;
+use crate::http::{FIND_DEADLINE, container_of, nothing_found};
 use crate::session::Session;
 use crate::timeline::Pace;
 
@@ -25,6 +25,10 @@ const HEAD_BYTES: usize = 64 << 10;
 const FROM_END: usize = 3;
 /// So often in a row a playlist may not be there before the stream counts as lost.
 const MAX_FAILURES: u32 = 3;
+/// A playlist may be this many segments older than the one before: servers that stand in for each other differ a little.
+const MAX_BEHIND: u64 = 3;
+/// The longest that is waited for the first segment.
+const LONGEST_FIND: Duration = Duration::from_secs(120);
 /// Bounds for the time between two looks at a playlist.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(6));
 
@@ -36,7 +40,7 @@ pub(crate) struct Hls {
     list: MediaPlaylist,
     /// The number of the segment to fetch next.
     next: u64,
-    /// How often in a row the playlist could not be read again.
+    /// How often in a row the playlist could not be read again, or was older than before.
     failures: u32,
     /// What was fetched to see what it is.
     head: VecDeque<Bytes>,
@@ -57,25 +61,14 @@ impl Hls {
     /// When there is none, or it leads to nothing that can be read.
     pub(crate) async fn open(
         client: Client,
-        mut answer: Answer,
+        answer: Answer,
         head: BytesMut,
         start_us: i64,
     ) -> Result<(Self, Found), Failure> {
-        let text = answer.rest(head, MAX_PLAYLIST).await?;
-        let (list, url) = match parse(&text)? {
-            Playlist::MediaPlaylist(list) => (list, answer.url.clone()),
-            Playlist::MasterPlaylist(master) => {
-                let url = joined(&answer.url, &variant(&master)?)?;
-                let mut answer = client.get(&url, None).await?;
-                let text = answer.rest(BytesMut::new(), MAX_PLAYLIST).await?;
-                match parse(&text)? {
-                    Playlist::MediaPlaylist(list) => (list, answer.url.clone()),
-                    Playlist::MasterPlaylist(_) => return Err(senseless()),
-                }
-            }
-        };
+        let read = timeout(FIND_DEADLINE, media_playlist(&client, answer, head)).await;
+        let (list, url) = read.map_err(|_| nothing_found(FIND_DEADLINE))??;
         let endless = !list.end_list;
-        let (first, begins_us) = beginning(&list, start_us);
+        let (first, mut begins_us) = beginning(&list, start_us);
         let mut opened = Self {
             client,
             url,
@@ -85,7 +78,15 @@ impl Hls {
             head: VecDeque::new(),
             open: None,
         };
-        let container = opened.look().await?;
+        let since = Instant::now();
+        let patience = patience(opened.list.target_duration);
+        let looked = timeout(patience, opened.look()).await;
+        let container = looked.map_err(|_| nothing_found(patience))??;
+        if endless && start_us > 0 {
+            // It went on while its next segment was waited for.
+            let waited = since.elapsed().as_micros();
+            begins_us = begins_us.saturating_add(i64::try_from(waited).unwrap_or(i64::MAX));
+        }
         let found = Found {
             container,
             // Segments come in one go: what is in them is taken at its own pace.
@@ -189,7 +190,7 @@ impl Hls {
         let range = range(before);
         let url = joined(&self.url, &segment.uri)?;
         self.open = Some(self.client.get(&url, range).await?);
-        self.next += 1;
+        self.next = self.next.checked_add(1).ok_or_else(senseless)?;
         Ok(true)
     }
 
@@ -216,16 +217,21 @@ impl Hls {
             }
             Err(failure) => return Err(failure),
         };
-        self.failures = 0;
-        // A server that was started again counts from anew.
         let end = list
             .media_sequence
             .saturating_add(list.segments.len() as u64);
-        if end < self.next {
+        let behind = self.next.saturating_sub(end);
+        if behind > 0 && behind <= MAX_BEHIND && self.failures < MAX_FAILURES {
+            self.failures += 1;
+            return Ok(());
+        }
+        // A server that was started again counts from anew.
+        if behind > 0 {
             return Err(Failure::passing(
                 "its playlist says that the stream begins anew",
             ));
         }
+        self.failures = 0;
         self.list = list;
         Ok(())
     }
@@ -238,6 +244,32 @@ impl Hls {
             Playlist::MasterPlaylist(_) => Err(senseless()),
         }
     }
+}
+
+/// The playlist of segments that `answer` goes on with, or that the best variant of it is.
+async fn media_playlist(
+    client: &Client,
+    mut answer: Answer,
+    head: BytesMut,
+) -> Result<(MediaPlaylist, Url), Failure> {
+    let text = answer.rest(head, MAX_PLAYLIST).await?;
+    let master = match parse(&text)? {
+        Playlist::MediaPlaylist(list) => return Ok((list, answer.url)),
+        Playlist::MasterPlaylist(master) => master,
+    };
+    let url = joined(&answer.url, &variant(&master)?)?;
+    let mut answer = client.get(&url, None).await?;
+    let text = answer.rest(BytesMut::new(), MAX_PLAYLIST).await?;
+    match parse(&text)? {
+        Playlist::MediaPlaylist(list) => Ok((list, answer.url)),
+        Playlist::MasterPlaylist(_) => Err(senseless()),
+    }
+}
+
+/// How long is waited for the first segment.
+fn patience(target_seconds: u64) -> Duration {
+    let twice = Duration::from_secs(target_seconds.saturating_mul(2));
+    twice.clamp(FIND_DEADLINE, LONGEST_FIND)
 }
 
 fn parse(text: &[u8]) -> Result<Playlist, Failure> {
@@ -270,15 +302,18 @@ fn variant(master: &MasterPlaylist) -> Result<String, Failure> {
 fn beginning(list: &MediaPlaylist, start_us: i64) -> (usize, i64) {
     let count = list.segments.len();
     if !list.end_list {
-        return (count.saturating_sub(FROM_END), start_us);
+        // Who comes back has seen what is there: a server whose source is gone would show its last segments for ever.
+        let kept = if start_us > 0 { 0 } else { FROM_END };
+        return (count.saturating_sub(kept), start_us);
     }
     let mut begins_us = 0;
     for (at, segment) in list.segments.iter().enumerate() {
         let duration_us = (f64::from(segment.duration) * 1e6) as i64;
-        if begins_us + duration_us > start_us || at + 1 == count {
+        let ends_us = i64::saturating_add(begins_us, duration_us);
+        if ends_us > start_us || at + 1 == count {
             return (at, begins_us);
         }
-        begins_us += duration_us;
+        begins_us = ends_us;
     }
     (0, 0)
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use gstreamer as gst;
 use gstreamer_base as gst_base;
 use http::header::CONTENT_TYPE;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use url::Url;
 
 use crate::background::Background;
@@ -24,7 +25,7 @@ use crate::timeline::Pace;
 /// How much is looked at to tell what it is.
 const HEAD_BYTES: usize = 64 << 10;
 /// How long that may take.
-const FIND_DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const FIND_DEADLINE: Duration = Duration::from_secs(20);
 /// How often is looked whether the source was stopped meanwhile.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -107,30 +108,55 @@ fn wait(
     finding: &Receiver<Result<Found, Failure>>,
     control: &Control,
 ) -> Result<Option<Found>, Failure> {
-    let deadline = Instant::now() + FIND_DEADLINE;
-    while Instant::now() < deadline {
+    loop {
         if control.is_stopped() {
             return Ok(None);
         }
         match finding.recv_timeout(LOOK) {
             Ok(found) => return found.map(Some),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Disconnected) => return Err(nothing_found(FIND_DEADLINE)),
         }
     }
-    let seconds = FIND_DEADLINE.as_secs();
-    Err(Failure::passing(format!(
-        "nothing that can be read came within {seconds} s"
-    )))
+}
+
+/// What is looked for was not there in time.
+pub(crate) fn nothing_found(within: Duration) -> Failure {
+    let seconds = within.as_secs();
+    Failure::passing(format!("nothing that can be read came within {seconds} s"))
+}
+
+/// What the head of an answer shows.
+enum Seen {
+    /// A playlist: how much of it was read.
+    List(Answer, BytesMut),
+    Plain(Answer, Bytes, Found),
 }
 
 async fn find(client: Client, url: Url, start_us: i64) -> Result<(Source, Found), Failure> {
-    let mut answer = client.get(&url, None).await?;
+    let seen = timeout(FIND_DEADLINE, look(&client, &url)).await;
+    match seen.map_err(|_| nothing_found(FIND_DEADLINE))?? {
+        Seen::List(answer, head) => {
+            let (list, found) = Hls::open(client, answer, head, start_us).await?;
+            Ok((Source::List(Box::new(list)), found))
+        }
+        Seen::Plain(answer, head, found) => {
+            let plain = Plain {
+                client,
+                url,
+                answer,
+                head,
+            };
+            Ok((Source::Plain(Box::new(plain)), found))
+        }
+    }
+}
+
+async fn look(client: &Client, url: &Url) -> Result<Seen, Failure> {
+    let mut answer = client.get(url, None).await?;
     let kind = answer.header(CONTENT_TYPE).to_ascii_lowercase();
     if kind.starts_with("multipart/x-mixed-replace") {
-        let found = endless("multipartdemux");
-        let head = Bytes::new();
-        return Ok((plain(client, url, answer, head), found));
+        return Ok(Seen::Plain(answer, Bytes::new(), endless("multipartdemux")));
     }
     let mut head = BytesMut::new();
     loop {
@@ -138,13 +164,12 @@ async fn find(client: Client, url: Url, start_us: i64) -> Result<(Source, Found)
         let over = piece.is_none() || head.len() >= HEAD_BYTES;
         head.extend_from_slice(&piece.unwrap_or_default());
         if hls::is_playlist(&head) {
-            let (list, found) = Hls::open(client, answer, head, start_us).await?;
-            return Ok((Source::List(Box::new(list)), found));
+            return Ok(Seen::List(answer, head));
         }
         match container_of(&head) {
             Some((container, _)) => {
                 let found = found(container, &answer);
-                return Ok((plain(client, url, answer, head.freeze()), found));
+                return Ok(Seen::Plain(answer, head.freeze(), found));
             }
             None if over => {
                 let reason = "what it answers with is no video: its content is of no known kind";
@@ -155,26 +180,18 @@ async fn find(client: Client, url: Url, start_us: i64) -> Result<(Source, Found)
     }
 }
 
-fn plain(client: Client, url: Url, answer: Answer, head: Bytes) -> Source {
-    Source::Plain(Box::new(Plain {
-        client,
-        url,
-        answer,
-        head,
-    }))
-}
-
-/// What a container's answer is: a file if it has a length.
+/// What a container's answer is: MPEG-TS without a length goes on for ever, all else is a file.
 fn found(container: &'static str, answer: &Answer) -> Found {
-    let Some(length) = answer.length() else {
+    let length = answer.length();
+    if container == "tsdemux" && length.is_none() {
         return endless(container);
-    };
+    }
     Found {
         container,
         pace: Pace::RealTime,
         endless: false,
         begins_us: 0,
-        length: Some(length).filter(|_| answer.takes_ranges()),
+        length: length.filter(|_| answer.takes_ranges()),
     }
 }
 

@@ -148,7 +148,11 @@ impl Reader {
             let _stream_id: [u8; 4] = self.bytes(from).await?;
         }
         if stream.extended {
-            stream.delta_ms = u32::from_be_bytes(self.bytes(from).await?);
+            let time_ms = u32::from_be_bytes(self.bytes(from).await?);
+            // A chunk without a header of its own only repeats it.
+            if format < 3 {
+                stream.delta_ms = time_ms;
+            }
         }
         if begins {
             stream.time_ms = match format {
@@ -229,14 +233,17 @@ mod tests {
             0x84, 0, 0, 40, 5, 6, 0xc4, 7, 8,
             // The same header again, then an extended time.
             0xc4, 5, 6, 0xc4, 7, 8,
-            5, 0xff, 0xff, 0xff, 0, 0, 1, 8, 1, 0, 0, 0, 1, 0, 0, 0, 9,
+            5, 0xff, 0xff, 0xff, 0, 0, 3, 8, 1, 0, 0, 0, 1, 0, 0, 0, 9, 9,
+            // Its other half, and a sound with the same header.
+            0xc5, 1, 0, 0, 0, 9, 0xc5, 1, 0, 0, 0, 8, 8, 0xc5, 1, 0, 0, 0, 8,
         ];
         let expected = [
             message(8, 11, &[7]),
             message(9, 10, &[1, 2, 3, 4]),
             message(9, 50, &[5, 6, 7, 8]),
             message(9, 90, &[5, 6, 7, 8]),
-            message(8, 0x0100_0000, &[9]),
+            message(8, 0x0100_0000, &[9, 9, 9]),
+            message(8, 0x0100_0000, &[8, 8, 8]),
         ];
         assert_eq!(read(&bytes, 2).await.expect("sound"), expected);
     }

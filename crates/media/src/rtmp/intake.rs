@@ -62,10 +62,7 @@ impl Intake {
                 shown_after_ms,
                 key,
                 data,
-            } => {
-                self.push(medium, time_ms, shown_after_ms, key, data);
-                Ok(())
-            }
+            } => self.push(medium, time_ms, shown_after_ms, key, data),
             Tag::Unknown(name) => {
                 let track = self.track(medium);
                 if !std::mem::replace(&mut track.ignored, true) {
@@ -135,13 +132,13 @@ impl Intake {
         shown_after_ms: i32,
         key: bool,
         data: Vec<u8>,
-    ) {
+    ) -> Result<(), Failure> {
         let now = self.pipeline.current_running_time();
         let now_us = now.map_or(0, |now| now.useconds()).cast_signed();
-        let decoded_us = self.clock.read(time_ms, now_us);
+        let decoded_us = self.clock.read(time_ms, now_us)?;
         let shown_us = decoded_us + i64::from(shown_after_ms) * 1000;
         let Some(source) = &self.track(medium).source else {
-            return;
+            return Ok(());
         };
         let time = |us: i64| gst::ClockTime::from_useconds(us.max(0).unsigned_abs());
         let mut buffer = gst::Buffer::from_mut_slice(data);
@@ -154,6 +151,7 @@ impl Intake {
         }
         // It refuses only when the pipeline is being closed.
         let _ = source.push_buffer(buffer);
+        Ok(())
     }
 }
 
@@ -178,10 +176,17 @@ struct Known {
 
 /// How fast the two are brought together, in parts of the time that passes.
 const SLEW: i64 = 1000;
+/// Sound and pictures may be this much out of order.
+const MOST_BACK_MS: i32 = 5000;
+/// How far the server's times may be from when they come: more than servers keep for those who join.
+const MOST_OFF_US: i64 = 30_000_000;
 
 impl MediaClock {
     /// The pipeline's time of a message that has come now.
-    fn read(&mut self, time_ms: u32, now_us: i64) -> i64 {
+    ///
+    /// # Errors
+    /// When the server's times have jumped: its sender was started again.
+    fn read(&mut self, time_ms: u32, now_us: i64) -> Result<i64, Failure> {
         let known = self.known.get_or_insert(Known {
             last_ms: time_ms,
             media_us: 0,
@@ -191,13 +196,16 @@ impl MediaClock {
         let since_ms = time_ms.wrapping_sub(known.last_ms).cast_signed();
         known.media_us += i64::from(since_ms) * 1000;
         known.last_ms = time_ms;
+        let off_us = now_us - known.media_us - known.offset_us;
+        if since_ms < -MOST_BACK_MS || off_us.abs() > MOST_OFF_US {
+            return Err(Failure::passing("the stream's times begin anew"));
+        }
         let most_us = (now_us - known.adjusted_us) / SLEW;
         if most_us > 0 {
             known.adjusted_us = now_us;
-            let off_us = now_us - known.media_us - known.offset_us;
             known.offset_us += off_us.clamp(-most_us, most_us);
         }
-        known.media_us + known.offset_us
+        Ok(known.media_us + known.offset_us)
     }
 }
 
@@ -208,18 +216,39 @@ mod tests {
     #[test]
     fn times_begin_now_go_on_through_their_wrap_and_drift_no_further() {
         let mut clock = MediaClock::default();
+        let mut read = |time_ms, now_us| clock.read(time_ms, now_us).expect("no jump");
         let before_wrap = u32::MAX - 39;
-        assert_eq!(clock.read(before_wrap, 700_000), 700_000);
-        assert_eq!(clock.read(0, 700_500), 740_000);
+        assert_eq!(read(before_wrap, 700_000), 700_000);
+        assert_eq!(read(0, 700_500), 740_000);
         // Sound that was cut earlier comes a little later.
-        assert_eq!(clock.read(u32::MAX - 9, 700_900), 730_000);
+        assert_eq!(read(u32::MAX - 9, 700_900), 730_000);
         // A server whose clock runs fast by half a thousandth, for a day.
         let mut off_us = 0;
         for second in 1..86_400i64 {
             let now_us = 700_900 + second * 1_000_000;
             let time_ms = (second * 1_000_500 / 1000) as u32;
-            off_us = clock.read(time_ms, now_us) - now_us;
+            off_us = read(time_ms, now_us) - now_us;
         }
         assert!(off_us.abs() < 50_000, "{off_us}");
+    }
+
+    #[test]
+    fn times_that_jump_are_told() {
+        for (next_ms, later_us, jumped) in [
+            (100_040, 40_000, false),
+            (96_000, 0, false),
+            (94_000, 0, true),
+            (0, 40_000, true),
+            // What the server kept for those who join.
+            (125_000, 1000, false),
+            (140_000, 1000, true),
+            (100_040, 40_000_000, true),
+        ] {
+            let mut clock = MediaClock::default();
+            clock.read(100_000, 0).expect("the first");
+            let read = clock.read(next_ms, later_us);
+            assert_eq!(read.is_err(), jumped, "{next_ms} {later_us}");
+            assert!(read.err().is_none_or(|failure| !failure.permanent));
+        }
     }
 }

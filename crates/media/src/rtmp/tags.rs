@@ -31,8 +31,14 @@ pub(super) fn read(medium: Medium, data: &[u8]) -> Tag {
     read.unwrap_or(Tag::Nothing)
 }
 
+/// A frame of this kind holds no picture, but something that the server tells.
+const INFO: u8 = 5;
+
 fn video(data: &[u8]) -> Option<Tag> {
     let first = *data.first()?;
+    if first >> 4 & 7 == INFO {
+        return None;
+    }
     if first & 0x80 != 0 {
         return enhanced(first, data);
     }
@@ -195,6 +201,9 @@ mod tests {
             &[0x17],
             &[0x17, 1, 0],
             &[0x17, 2, 0, 0, 0],
+            &[0x52, 0],
+            &[0x57, 1, 0, 0, 0, 0],
+            b"\xd1hvc1\0\0\0\0",
             b"\x91hvc1",
         ] {
             assert_eq!(read(nothing), Tag::Nothing, "{nothing:?}");

@@ -15,7 +15,7 @@ use crate::hostile::peak_mb;
 use crate::support::*;
 
 /// A server on a free port that treats each connection like this.
-fn server(treat: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> Result<u16> {
+pub fn server(treat: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     let treat = Arc::new(treat);
@@ -29,12 +29,13 @@ fn server(treat: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> Result<u16>
 }
 
 /// Reads a request's head.
-fn request(stream: &mut TcpStream) {
+pub fn request(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
         head.push(byte[0]);
     }
+    String::from_utf8_lossy(&head).into_owned()
 }
 
 fn answer(status: &str, headers: &str, body: &str) -> String {

@@ -1,7 +1,9 @@
 //! Sources on real servers: RTMP, SRT, HLS and HTTP, in H.264 and H.265, seen, heard, recorded and missed.
 
+use std::io::Write;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +17,7 @@ use sightline_testkit::sender::Sender;
 use tempfile::{TempDir, tempdir};
 
 use crate::camera::camera;
+use crate::elsewhere::{request, server};
 use crate::inspect::{join, probe};
 use crate::support::*;
 
@@ -199,6 +202,55 @@ fn a_live_playlist_of_fragmented_mp4_is_followed_in_h265() -> Result<()> {
     let playing = check_live(&server.http_url("moved/live.m3u8"), &["hevc", "aac"])?;
     drop(sender);
     check_missed(playing)
+}
+
+/// A playlist that never ends, with so many segments when it is asked for; the last count stays. All segments are the same.
+fn growing(counts: &'static [usize]) -> Result<String> {
+    let dir = tempdir()?;
+    let (from, path) = (demo_clip(), dir.path().join("segment.ts"));
+    let (from, to) = (from.to_str(), path.to_str());
+    let (from, to) = (from.context("plain")?, to.context("plain")?);
+    ffmpeg(&["-i", from, "-t", "2", "-c", "copy", to])?;
+    let segment = std::fs::read(path)?;
+    let looks = AtomicU64::new(0);
+    let port = server(move |stream| {
+        let body = if request(stream).contains(".m3u8") {
+            let look = looks.fetch_add(1, Ordering::Relaxed) as usize;
+            let count = counts[look.min(counts.len() - 1)];
+            let head = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n".to_owned();
+            (head + &"#EXTINF:2,\na.ts\n".repeat(count)).into_bytes()
+        } else {
+            segment.clone()
+        };
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let _ = stream.write_all(&[head.into_bytes(), body].concat());
+    })?;
+    Ok(format!("http://127.0.0.1:{port}/a.m3u8"))
+}
+
+#[test]
+fn a_playlist_that_was_seen_is_gone_on_with_where_it_grows() -> Result<()> {
+    let again = |url: &str| OpenSource {
+        epoch_us: SystemClock.now_us() - 60 * SECOND,
+        ..camera(url)
+    };
+    // Once another server gives an older one.
+    let url = growing(&[3, 2, 4])?;
+    let playing = Playing::start(again(&url), everything());
+    let first = playing.reports.recv_timeout(LONG);
+    ensure!(matches!(first, Ok(Report::Opened(_))), "{first:?}");
+    playing.stop().expect("stopped");
+    // It grows no more: what is there was seen.
+    let played = play_all(&again(&url), everything());
+    let failure = played.end.expect_err("nothing new");
+    ensure!(!failure.permanent && played.reports.is_empty(), "{failure}");
+    // Who has not seen it begins with what is there.
+    let (playing, _) = opened(&camera(&url))?;
+    playing.stop().expect("stopped");
+    Ok(())
 }
 
 const HLS: &[&str] = &["-f", "hls", "-hls_time", "2", "-hls_list_size", "6"];

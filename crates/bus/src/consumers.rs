@@ -6,7 +6,8 @@ use crate::streams::StreamName;
 
 impl Bus {
     /// Removes the durable consumers of a stream whose names begin with `prefix`, except `keep` and those that someone is
-    /// waiting on at this moment. Returns their names.
+    /// waiting on at this moment. Returns their names. Who is busy with what came is not waiting: whoever calls this knows
+    /// that nobody needs the others, and `work_in_order` makes its consumer again.
     ///
     /// # Errors
     /// When the bus does not answer.

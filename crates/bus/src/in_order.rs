@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{Consumer, pull};
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::{AckKind, Message as Raw};
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -43,7 +44,8 @@ pub trait BatchHandler<M>: Send + 'static {
 /// Nothing is delivered past an unsettled batch: a refused batch is handled again in place, so that order holds. Where another
 /// process works on the same consumer (it begins or ends), or was killed, what it holds is settled first. A batch
 /// that is rejected is handled message by message, and the message at fault goes to the dead letters. The whole batch is
-/// acknowledged when the bus has its results. `Work::concurrency` and `max_deliver` play no part.
+/// acknowledged when the bus has its results. `Work::concurrency` and `max_deliver` play no part. A consumer that somebody
+/// removed is made again, and begins with the oldest message that is kept.
 ///
 /// # Errors
 /// When the consumer can't be made.
@@ -79,8 +81,12 @@ where
                 let raws = with_the_rest(&worker.consumer, first, max_batch).await;
                 worker.take(raws).await;
             }
-            Ok(None) => {}
-            Err(error) => pause_without_bus(&worker.work.durable, &error, &shutdown).await,
+            // Nobody answers for a consumer that is gone.
+            Ok(None) => worker.make_again(max_batch as i64).await,
+            Err(error) => {
+                pause_without_bus(&worker.work.durable, &error, &shutdown).await;
+                worker.make_again(max_batch as i64).await;
+            }
         }
     }
     // The process may end now, and what is not acknowledged would be done again.
@@ -100,6 +106,31 @@ struct OrderedWorker<H> {
 }
 
 impl<H> OrderedWorker<H> {
+    /// Makes the consumer again where the server says that there is none, as at the start: nothing is left out, and what comes
+    /// once more has the same ids.
+    async fn make_again(&mut self, max_ack_pending: i64) {
+        let info = timeout(LOOK_DEADLINE, self.consumer.get_info()).await;
+        let is_gone =
+            matches!(&info, Ok(Err(error)) if error.kind() == ConsumerInfoErrorKind::NotFound);
+        if !is_gone || self.shutdown.is_cancelled() {
+            return;
+        }
+        match consumer(&self.bus, &self.work, max_ack_pending).await {
+            Ok(made) => {
+                tracing::warn!(
+                    consumer = self.work.durable,
+                    "the consumer was removed and is made again"
+                );
+                self.consumer = made;
+                // Deliveries are counted anew.
+                self.next = None;
+            }
+            Err(error) => {
+                tracing::debug!(%error, consumer = self.work.durable, "the consumer is made later");
+            }
+        }
+    }
+
     async fn take<M>(&mut self, mut raws: Vec<Raw>)
     where
         M: Message + Default + 'static,

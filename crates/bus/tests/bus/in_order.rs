@@ -135,3 +135,34 @@ async fn a_batch_whose_worker_died_comes_again_in_order() -> Result<()> {
     assert_eq!(seen, ["0", "1", "2"]);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_is_removed_while_its_worker_is_busy_is_made_again() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform.observe("0").await?;
+    let (reports, mut reported) = mpsc::channel(1);
+    let (bus, handler) = (
+        platform.bus.clone(),
+        Repeats {
+            refusals: 2,
+            reports,
+        },
+    );
+    let working = tokio::spawn(async move {
+        work_in_order(&bus, scenes("o", -1), BATCH, handler, Shutdown::new()).await
+    });
+    // It goes on when somebody hears its next reports.
+    next(&mut reported).await?;
+    let removing = platform
+        .bus
+        .remove_idle_consumers(StreamName::Observations, "o", &[]);
+    assert_eq!(removing.await?, ["o"]);
+    tokio::spawn(async move { while reported.recv().await.is_some() {} });
+    platform.observe("1").await?;
+    let out: Vec<Observation> = platform
+        .held(StreamName::Observations, "obs.0.verdict.*", 2)
+        .await?;
+    assert_eq!([&out[0].id, &out[1].id], ["0", "1"]);
+    working.abort();
+    Ok(())
+}

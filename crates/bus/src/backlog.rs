@@ -102,6 +102,37 @@ impl Bus {
             .map_err(|source| failed(source.into()))
     }
 
+    /// The sequence of the next message of a filter after another sequence; none if the bus holds none that can be decoded.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn next_after<M: Message + Default>(
+        &self,
+        name: StreamName,
+        filter: &str,
+        mut after: u64,
+    ) -> Result<Option<u64>, BusError> {
+        let stream = self.stream(name).await?;
+        loop {
+            let next = stream.get_first_raw_message_by_subject(filter, after + 1);
+            match next.await {
+                Ok(message) if M::decode(message.payload.clone()).is_ok() => {
+                    return Ok(Some(message.sequence));
+                }
+                Ok(message) => after = message.sequence,
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                    return Ok(None);
+                }
+                Err(source) => {
+                    return Err(BusError::Stream {
+                        stream: name.as_str(),
+                        source: source.into(),
+                    });
+                }
+            }
+        }
+    }
+
     /// The newest message that the bus holds for a subject; none as well if it can't be decoded.
     ///
     /// # Errors

@@ -100,28 +100,37 @@ impl Filling<'_> {
         let ids: Vec<String> = page.iter().map(|record| record.id.clone()).collect();
         let there = until_done(|| async { self.new.store.holds(&ids).await }).await;
         let missing = page.iter().filter(|record| !there.contains(&record.id));
-        let mut missing: Vec<Observation> = missing
+        let missing: Vec<Observation> = missing
             .filter_map(|record| Observation::decode(record.observation.as_ref()).ok())
             .collect();
-        while !missing.is_empty() {
-            match self.store(storing, &missing).await {
-                Ok(()) => return,
+        if missing.is_empty() || self.store_until_settled(storing, &missing).await.is_ok() {
+            return;
+        }
+        // One after the other tells which it is.
+        for one in &missing {
+            if let Err(reason) = self
+                .store_until_settled(storing, std::slice::from_ref(one))
+                .await
+            {
+                let id = &one.id;
+                tracing::warn!(id, reason, "a record can't be copied and is left out");
+            }
+        }
+    }
+
+    /// Stores observations, tried again while what is wrong may pass; fails with why they never will be.
+    async fn store_until_settled(
+        &self,
+        storing: &mut Storing,
+        observations: &[Observation],
+    ) -> Result<(), String> {
+        loop {
+            match self.store(storing, observations).await {
+                Ok(()) => return Ok(()),
+                Err(Fault::Lasting(reason)) => return Err(reason),
                 Err(Fault::Passing(part, reason)) => {
                     tracing::warn!(part, reason, "the new vector store waits");
                     sleep(PAUSE).await;
-                }
-                Err(Fault::Lasting(reason)) if missing.len() == 1 => {
-                    let id = &missing[0].id;
-                    tracing::warn!(id, reason, "a record can't be copied and is left out");
-                    return;
-                }
-                // One after the other tells which it is.
-                Err(Fault::Lasting(_)) => {
-                    for one in std::mem::take(&mut missing) {
-                        if let Err(fault) = self.store(storing, &[one]).await {
-                            tracing::warn!(?fault, "a record can't be copied and is left out");
-                        }
-                    }
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use sightline_bus::StreamName;
 use sightline_inference::Embedder;
 use sightline_service::{Shutdown, chain, failpoint};
@@ -19,7 +20,7 @@ use crate::filling::Filling;
 use crate::handover::hand_over;
 use crate::serving::{Open, Serving};
 use crate::side::{Ended, Side};
-use crate::{Config, Error, Loader, Parts, intake};
+use crate::{Config, Error, Loader, MODEL, Parts, intake};
 
 /// How long to wait when something failed, or a new store was not quick enough to take its place, doubled each time …
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -47,6 +48,8 @@ pub(crate) struct Keeping {
     pub(crate) changing: Arc<Mutex<()>>,
     /// What other processes said.
     pub(crate) pulses: Pulses,
+    /// Nothing new is begun after it.
+    pub(crate) stop: Shutdown,
 }
 
 /// The stores that are open, by name.
@@ -79,7 +82,7 @@ impl Keeper {
     ///
     /// # Errors
     /// When observations can't be taken from the bus.
-    pub(crate) async fn run(mut self, mut state: State, shutdown: Shutdown) -> Result<(), Error> {
+    pub(crate) async fn run(mut self, mut state: State) -> Result<(), Error> {
         let mut ends = self.ends.take();
         let mut tidy = interval(TIDY);
         // What is removed in the background.
@@ -91,7 +94,7 @@ impl Keeper {
                 tokio::pin!(changed, filled);
                 loop {
                     tokio::select! {
-                        () = shutdown.cancelled() => break 'kept None,
+                        () = self.keeping.stop.cancelled() => break 'kept None,
                         ended = next_end(&mut ends) => break 'kept Some(ended),
                         _ = tidy.tick() => self.clean_up(&state, &mut cleaning),
                         () = &mut changed => break,
@@ -105,9 +108,7 @@ impl Keeper {
         self.keeping.serving.clear();
         // It has the stores' place, which the next process wants.
         cleaning.shutdown().await;
-        for (_, side) in self.sides.drain() {
-            side.close().await;
-        }
+        join_all(self.sides.drain().map(|(_, side)| side.close())).await;
         match ended {
             None => Ok(()),
             Some(Ended::Bus(error)) => Err(error.into()),
@@ -133,8 +134,30 @@ impl Keeper {
         Ok(())
     }
 
-    /// Opens and closes stores until those of `state` are open.
+    /// Opens and closes stores until those of `state` are open. After shutdown all stay as they are, to be closed.
     async fn adopt(&mut self, state: &State) -> Result<(), VectorError> {
+        let stop = self.keeping.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            opened = self.open_sides(state) => opened?,
+        }
+        let names = [state.current.as_ref(), self.keeping.next_of(state)];
+        let names = names.map(|named| named.map(|named| named.name.clone()));
+        let [current, next] = names.clone();
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = self.hand_over(current.as_deref(), &names) => {}
+        }
+        self.answer(current.as_deref(), next.as_deref());
+        let gone = self
+            .sides
+            .extract_if(|name, _| !names.contains(&Some(name.clone())));
+        let gone: Vec<Side> = gone.map(|(_, side)| side).collect();
+        join_all(gone.into_iter().map(Side::close)).await;
+        Ok(())
+    }
+
+    async fn open_sides(&mut self, state: &State) -> Result<(), VectorError> {
         let next = self.keeping.next_of(state).cloned();
         if let Some(next) = &next {
             self.open_side(next).await?;
@@ -151,35 +174,19 @@ impl Keeper {
                 "the vector store in use can't be opened: search answers from what the new one has so far; it is tried again, and removing it goes on without it"
             );
         }
-        let names = [state.current.as_ref(), next.as_ref()];
-        let names = names.map(|named| named.map(|named| named.name.clone()));
-        let [current, next] = names.clone();
-        self.hand_over(current.as_deref(), &names).await;
-        self.answer(current.as_deref(), next.as_deref());
-        let gone = self
-            .sides
-            .extract_if(|name, _| !names.contains(&Some(name.clone())));
-        let gone: Vec<Side> = gone.map(|(_, side)| side).collect();
-        for side in gone {
-            side.close().await;
-        }
         Ok(())
     }
 
     /// Removes stores that are neither in use nor to be, and the bus's consumers of all that are not open, in the background.
     fn clean_up(&self, state: &State, cleaning: &mut JoinSet<()>) {
         let named = [&state.current, &state.next].into_iter().flatten();
-        let mut consumers = Some(Vec::new());
-        for named in named {
-            // What another process fills has consumers that look idle from here.
-            let durables = self.sides.get(&named.name).map(Side::durables);
-            consumers = consumers.zip(durables).map(|(mut all, more)| {
-                all.extend(more);
-                all
-            });
-        }
+        let open = named.filter_map(|named| {
+            let side = self.sides.get(&named.name)?;
+            Some((named.name.clone(), side.durables()))
+        });
+        let open = open.collect();
         while cleaning.try_join_next().is_some() {}
-        cleaning.spawn(self.keeping.clean_up(consumers));
+        cleaning.spawn(self.keeping.clean_up(open));
     }
 
     async fn open_side(&mut self, named: &Named) -> Result<(), VectorError> {
@@ -211,8 +218,10 @@ impl Keeper {
     /// Which stores answer from now on.
     fn answer(&self, current: Option<&str>, next: Option<&str>) {
         let side = |name: Option<&str>| self.sides.get(name?);
-        if let Some(open) = open_of(side(current), side(next)) {
+        if let Some((open, whole)) = open_of(side(current), side(next)) {
             self.keeping.serving.set(open);
+            // Another process may have the model, and answer what is searched.
+            self.keeping.parts.readiness.set(MODEL, whole);
         }
     }
 
@@ -266,8 +275,8 @@ async fn next_end(ends: &mut Option<mpsc::Receiver<Ended>>) -> Ended {
     }
 }
 
-/// What answers with these sides open.
-fn open_of(current: Option<&Side>, next: Option<&Side>) -> Option<Open> {
+/// What answers with these sides open, and whether it can be searched.
+fn open_of(current: Option<&Side>, next: Option<&Side>) -> Option<(Open, bool)> {
     let shared = |side: &Side| Arc::clone(&side.shared);
     let all: Vec<_> = [current, next].into_iter().flatten().map(shared).collect();
     let (search, listed) = match (current, next) {
@@ -275,16 +284,18 @@ fn open_of(current: Option<&Side>, next: Option<&Side>) -> Option<Open> {
         (Some(side), _) | (None, Some(side)) => (side, vec![shared(side)]),
         (None, None) => return None,
     };
-    Some(Open {
+    let open = Open {
         search: shared(search),
         listed,
         all,
-    })
+    };
+    Some((open, search.whole))
 }
 
 impl Keeping {
-    /// Consumers that are not kept are removed, if it is known which are.
-    fn clean_up(&self, keep: Option<Vec<String>>) -> impl Future<Output = ()> + use<> {
+    /// Removes stores that nothing names, and consumers but for those of the stores that are open. If one is named that is not
+    /// open here, none is: another process's look idle from here.
+    fn clean_up(&self, open: HashMap<String, Vec<String>>) -> impl Future<Output = ()> + use<> {
         let (stores, bus) = (Arc::clone(&self.stores), self.parts.bus.clone());
         let changing = Arc::clone(&self.changing);
         async move {
@@ -306,7 +317,21 @@ impl Keeping {
                     );
                 }
             }
-            let Some(keep) = keep else { return };
+            // What was begun meanwhile is named now.
+            let named = match stores.state().await {
+                Ok(state) => [state.current, state.next].into_iter().flatten(),
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "consumers are looked through later");
+                    return;
+                }
+            };
+            if named
+                .into_iter()
+                .any(|named| !open.contains_key(&named.name))
+            {
+                return;
+            }
+            let keep: Vec<String> = open.into_values().flatten().collect();
             let prefix = intake::DURABLE_PREFIX;
             let removing = bus.remove_idle_consumers(StreamName::Observations, prefix, &keep);
             match removing.await {

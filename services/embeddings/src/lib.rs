@@ -139,7 +139,8 @@ pub async fn serve(
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let serving = Arc::new(Serving::default());
-    let keeping = keeping(config, deps, Arc::clone(&serving));
+    let stop = shutdown.child_token();
+    let keeping = keeping(config, deps, Arc::clone(&serving), stop.clone());
     let parts = keeping.parts.clone();
     let (stores, wanted) = (Arc::clone(&keeping.stores), keeping.wanted.clone());
     let deleting = Deleting {
@@ -148,11 +149,9 @@ pub async fn serve(
         wanted: wanted.clone(),
     };
     let (keeper, state) = Keeper::open(keeping).await?;
-    parts.readiness.set(MODEL, true);
     parts.readiness.set(STORE, true);
-    let stop = shutdown.child_token();
     let mut tasks = JoinSet::new();
-    tasks.spawn(keeper.run(state, stop.clone()));
+    tasks.spawn(keeper.run(state));
     let beating = deciding::beat(stores, wanted, stop.clone());
     tasks.spawn(async move {
         beating.await;
@@ -173,7 +172,7 @@ pub async fn serve(
     result
 }
 
-fn keeping(config: Config, deps: Deps, serving: Arc<Serving>) -> Keeping {
+fn keeping(config: Config, deps: Deps, serving: Arc<Serving>, stop: Shutdown) -> Keeping {
     let parts = Parts {
         metrics: Arc::new(EmbeddingsMetrics::register(&deps.metrics)),
         bus: deps.bus,
@@ -195,6 +194,7 @@ fn keeping(config: Config, deps: Deps, serving: Arc<Serving>) -> Keeping {
         serving,
         changing: Arc::default(),
         pulses: Pulses::default(),
+        stop,
     }
 }
 

@@ -4,18 +4,21 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use sightline_bus::BusError;
 use sightline_inference::Embedder;
 use sightline_service::Shutdown;
 use sightline_vectors::{EmbeddingModel, Named, VectorError};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::keeping::Keeping;
 use crate::serving::{Gone, Shared};
 use crate::{KINDS, intake};
 
+/// How long what was begun may take; what is not acknowledged by then comes again.
+const FINISH: Duration = Duration::from_secs(10);
 /// How long calls may still have a store that closes; none takes longer.
 const DRAIN: Duration = Duration::from_secs(15);
 
@@ -92,9 +95,7 @@ impl Side {
     /// Takes no more, and closes the store when the last call has its answer.
     pub(crate) async fn close(mut self) {
         self.stop.cancel();
-        for intake in &mut self.intakes {
-            let _ = intake.await;
-        }
+        let _ = timeout(FINISH, join_all(&mut self.intakes)).await;
         let until = Instant::now() + DRAIN;
         while Arc::strong_count(&self.shared) > 1 && Instant::now() < until {
             sleep(Duration::from_millis(20)).await;

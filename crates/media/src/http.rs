@@ -79,6 +79,12 @@ impl Remote {
                 return;
             };
             if let Err(failure) = source.pump(&feed, &session).await {
+                let waits = session.timeline.pace == Pace::RealTime && session.is_open();
+                if waits && !failure.permanent {
+                    // It is not known when more comes, but what came is good.
+                    session.break_off(failure.clone());
+                    feed.end().await;
+                }
                 session.fail(failure);
             }
         })?;

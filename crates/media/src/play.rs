@@ -105,7 +105,13 @@ struct Player {
 impl Player {
     fn run(&self) -> Result<Ended, Failure> {
         let played = self.play();
-        let at_end = played.is_ok() && !self.session.control.is_stopped();
+        let stopped = self.session.control.is_stopped();
+        // Whatever came of it that it ends in its middle.
+        let played = match self.session.broken_off() {
+            Some(failure) if !stopped => Err(failure),
+            _ => played,
+        };
+        let at_end = played.is_ok() && !stopped;
         self.tracks.recorder().finish(at_end);
         played
     }

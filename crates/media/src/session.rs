@@ -32,6 +32,8 @@ pub(crate) struct Session {
     /// End of what was read.
     read_us: AtomicI64,
     failure: Mutex<Option<Failure>>,
+    /// Why no more is fetched: it counts once what was fetched is played.
+    broken_off: Mutex<Option<Failure>>,
 }
 
 impl Session {
@@ -56,6 +58,7 @@ impl Session {
             length_us: AtomicI64::new(i64::MAX),
             read_us: AtomicI64::new(0),
             failure: Mutex::new(None),
+            broken_off: Mutex::new(None),
         }
     }
 
@@ -123,6 +126,24 @@ impl Session {
     pub(crate) fn fail(&self, failure: Failure) {
         let mut slot = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         slot.get_or_insert(failure);
+    }
+
+    /// No more comes, but what came is still to be played; the first reason counts.
+    pub(crate) fn break_off(&self, failure: Failure) {
+        let mut slot = self
+            .broken_off
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        slot.get_or_insert(failure);
+    }
+
+    /// Why no more came.
+    pub(crate) fn broken_off(&self) -> Option<Failure> {
+        let slot = self
+            .broken_off
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        slot.clone()
     }
 
     pub(crate) fn failure(&self) -> Option<Failure> {

@@ -204,21 +204,27 @@ fn a_live_playlist_of_fragmented_mp4_is_followed_in_h265() -> Result<()> {
     check_missed(playing)
 }
 
-/// A playlist that never ends, with so many segments when it is asked for; the last count stays. All segments are the same.
-fn growing(counts: &'static [usize]) -> Result<String> {
+/// A playlist that never ends, and what it holds each time that it is asked for: `a` is a segment of so many seconds, always
+/// the same, and `!` says that the next one begins anew. The last stays.
+fn growing(seconds: &'static str, lists: &'static [&'static str]) -> Result<String> {
     let dir = tempdir()?;
     let (from, path) = (demo_clip(), dir.path().join("segment.ts"));
     let (from, to) = (from.to_str(), path.to_str());
     let (from, to) = (from.context("plain")?, to.context("plain")?);
-    ffmpeg(&["-i", from, "-t", "2", "-c", "copy", to])?;
+    ffmpeg(&["-i", from, "-t", seconds, "-c", "copy", to])?;
     let segment = std::fs::read(path)?;
     let looks = AtomicU64::new(0);
     let port = server(move |stream| {
         let body = if request(stream).contains(".m3u8") {
             let look = looks.fetch_add(1, Ordering::Relaxed) as usize;
-            let count = counts[look.min(counts.len() - 1)];
+            let parts = lists[look.min(lists.len() - 1)]
+                .chars()
+                .map(|part| match part {
+                    'a' => format!("#EXTINF:{seconds},\na.ts\n"),
+                    _ => "#EXT-X-DISCONTINUITY\n".to_owned(),
+                });
             let head = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n".to_owned();
-            (head + &"#EXTINF:2,\na.ts\n".repeat(count)).into_bytes()
+            (head + &parts.collect::<String>()).into_bytes()
         } else {
             segment.clone()
         };
@@ -238,7 +244,7 @@ fn a_playlist_that_was_seen_is_gone_on_with_where_it_grows() -> Result<()> {
         ..camera(url)
     };
     // Once another server gives an older one.
-    let url = growing(&[3, 2, 4])?;
+    let url = growing("2", &["aaa", "aa", "aaaa"])?;
     let playing = Playing::start(again(&url), everything());
     let first = playing.reports.recv_timeout(LONG);
     ensure!(matches!(first, Ok(Report::Opened(_))), "{first:?}");
@@ -250,6 +256,20 @@ fn a_playlist_that_was_seen_is_gone_on_with_where_it_grows() -> Result<()> {
     // Who has not seen it begins with what is there.
     let (playing, _) = opened(&camera(&url))?;
     playing.stop().expect("stopped");
+    Ok(())
+}
+
+#[test]
+fn what_was_fetched_before_a_stream_begins_anew_is_played() -> Result<()> {
+    let url = growing("7", &["a", "a!a"])?;
+    let played = play_all(&camera(&url), take(&[(sampling(2 * SECOND, 1), 0)]));
+    let failure = played.end.as_ref().expect_err("it begins anew");
+    ensure!(
+        !failure.permanent && failure.reason.contains("begins anew"),
+        "{failure}"
+    );
+    let numbers: Vec<u64> = played.windows().iter().map(|w| w.window).collect();
+    ensure!(numbers.starts_with(&[0, 1, 2]), "{numbers:?}");
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! The stores of a Qdrant server: a collection for each, and two aliases that say which is which. An alias is moved at once for
 //! everybody, so that several processes that share a server see one switch.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::CreateAliasBuilder;
@@ -32,6 +33,8 @@ struct Beat {
 pub struct QdrantStores {
     /// Its collection is the base of the names, and the one in use of an older release.
     client: Client,
+    /// Collections that nothing named when it was tidied last: one that another process is just making is among them.
+    unnamed: Mutex<HashSet<String>>,
 }
 
 /// What the aliases name.
@@ -48,6 +51,7 @@ impl QdrantStores {
     pub fn new(config: QdrantConfig) -> Result<Self, VectorError> {
         Ok(Self {
             client: Client::new(config)?,
+            unnamed: Mutex::default(),
         })
     }
 
@@ -179,13 +183,24 @@ impl Stores for QdrantStores {
             .map_err(self.client.failed("list its collections"))?
             .collections;
         let prefix = self.alias("");
-        let mut removed = 0;
-        for name in collections.into_iter().map(|described| described.name) {
+        let names = collections.into_iter().map(|described| described.name);
+        let unnamed = names.filter(|name| {
             let ours = name == self.base() || name.strip_prefix(&prefix).is_some_and(is_name);
+            ours && ![&current, &next].contains(&&Some(name.clone()))
+        });
+        let unnamed: HashSet<String> = unnamed.collect();
+        let before = {
+            let mut last = self.unnamed.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *last, unnamed.clone())
+        };
+        let mut removed = 0;
+        for name in unnamed.intersection(&before) {
+            // It may be named by now.
+            let Aliases { current, next } = self.aliases().await?;
             let kept = [&current, &next].contains(&&Some(name.clone()));
             // What is not ours has no word of ours in it.
-            if ours && !kept && self.client(&name)?.about().await.is_ok() {
-                QdrantStore::delete(self.config(&name)).await?;
+            if !kept && self.client(name)?.about().await.is_ok() {
+                QdrantStore::delete(self.config(name)).await?;
                 removed += 1;
             }
         }

@@ -117,7 +117,7 @@ async fn change_places(stores: &dyn Stores, look: &dyn Stores) -> Result<()> {
     // Given up and begun again.
     stores.give_up().await?;
     assert_eq!(look.state().await?.next, None);
-    assert_eq!(stores.tidy().await?, 1);
+    assert_eq!(tidied(stores).await?, 1);
     stores.begin(&other()).await?;
     let next = look.state().await?.next.context("a next store")?;
     for _ in 0..2 {
@@ -127,9 +127,14 @@ async fn change_places(stores: &dyn Stores, look: &dyn Stores) -> Result<()> {
         assert_eq!(state.rebuild, None);
     }
     drop(store);
-    assert_eq!(stores.tidy().await?, 1);
+    assert_eq!(tidied(stores).await?, 1);
     let store = stores.open(&next).await?;
     holds(store.as_ref(), &[]).await
+}
+
+/// What others may be making is left the first time.
+async fn tidied(stores: &dyn Stores) -> Result<usize> {
+    Ok(stores.tidy().await? + stores.tidy().await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]

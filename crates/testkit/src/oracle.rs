@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use sightline_bus::{Bus, StreamName};
 use sightline_proto::client::Client;
 use sightline_proto::internal::Observation;
@@ -14,6 +14,7 @@ use sightline_proto::internal::observation::Body;
 
 use crate::platform::{scenes, transcript};
 use crate::process::Process;
+use crate::until;
 
 /// More observations than any test makes.
 const ALL: usize = 1_000_000;
@@ -121,36 +122,22 @@ impl Ledger {
         rtstream_id: &str,
         index_ids: &[&str],
     ) -> Result<()> {
-        let mut listed = Vec::new();
-        for index_id in index_ids {
-            listed.extend(
-                scenes(client, index_id)
-                    .await?
-                    .into_iter()
-                    .map(|scene| scene.id),
-            );
-        }
-        listed.extend(
-            transcript(client, rtstream_id)
-                .await?
-                .into_iter()
-                .map(|segment| segment.id),
-        );
-        listed.sort();
         let stored = |body: &Body| matches!(body, Body::Scene(_) | Body::Transcript(_));
         let taken: Vec<&str> = self
             .bodies()
             .filter(|(_, body)| stored(body))
             .map(|(o, _)| o.id.as_str())
             .collect();
-        let missing: Vec<_> = taken
-            .iter()
-            .filter(|id| !listed.iter().any(|l| l == *id))
-            .collect();
-        ensure!(
-            missing.is_empty(),
-            "acknowledged and not listed: {missing:?}"
-        );
+        let mut missing = Vec::new();
+        // A service that loads its model slowly takes observations late, and until then has no backlog.
+        let listing = until("what was acknowledged to be listed", async || {
+            let listed = listed(client, rtstream_id, index_ids).await?;
+            missing.clone_from(&taken);
+            missing.retain(|id| !listed.iter().any(|l| l == id));
+            Ok(missing.is_empty().then_some(listed))
+        })
+        .await;
+        let listed = listing.with_context(|| format!("not listed: {missing:?}"))?;
         ensure!(
             listed.len() == taken.len(),
             "listed {} and acknowledged {}: {listed:?}",
@@ -209,6 +196,19 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// The ids of what the API lists, in order.
+async fn listed(client: &mut Client, rtstream_id: &str, index_ids: &[&str]) -> Result<Vec<String>> {
+    let mut listed = Vec::new();
+    for index_id in index_ids {
+        let scenes = scenes(client, index_id).await?.into_iter();
+        listed.extend(scenes.map(|scene| scene.id));
+    }
+    let segments = transcript(client, rtstream_id).await?.into_iter();
+    listed.extend(segments.map(|segment| segment.id));
+    listed.sort();
+    Ok(listed)
 }
 
 /// Refuses warnings and errors in a process's log, other than those that contain one of `expected`.

@@ -200,17 +200,6 @@ impl Ground {
     /// # Errors
     /// When work is never done.
     pub async fn drained(&self) -> Result<()> {
-        // What has no consumer yet has no backlog either, and a model that is loaded slowly has its consumers late.
-        until("the embeddings service to take observations", async || {
-            let places = self.bus.places(StreamName::Observations).await?;
-            let takes = |kind: &str| {
-                let mut durables = places.keys();
-                durables.any(|durable| durable.starts_with(&format!("embeddings-{kind}-")))
-            };
-            let kinds = ["scene", "audio_scene", "transcript"];
-            Ok(kinds.into_iter().all(takes).then_some(()))
-        })
-        .await?;
         for stream in [
             StreamName::Frames,
             StreamName::Audio,

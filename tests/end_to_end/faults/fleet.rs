@@ -1,7 +1,7 @@
 //! Any number of processes of each role over one bus, each of which a test may end and start again.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
@@ -217,6 +217,22 @@ impl Fleet {
             })
             .collect();
         ensure!(surprises.is_empty(), "unexpected in logs: {surprises:#?}");
+        Ok(())
+    }
+
+    /// Writes all that was logged until now below a directory, a file for each process that there was.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_logs(&self, dir: &Path) -> Result<()> {
+        std::fs::create_dir_all(dir)?;
+        let gone = self.logs.iter().cloned();
+        let running = self.members.iter();
+        let all = gone.chain(running.map(|(who, member)| (*who, member.process.log())));
+        for (life, ((role, number), log)) in all.enumerate() {
+            let file = dir.join(format!("{life:03}-{role}-{number}.log"));
+            std::fs::write(file, log.join("\n"))?;
+        }
         Ok(())
     }
 

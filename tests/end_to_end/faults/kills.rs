@@ -42,6 +42,8 @@ const ROLES: [(&str, usize); 6] = [
 /// Windows of a stream that one kill of a nats-server or a caption worker may cost at most: what was in memory, and what was
 /// superseded until the next one had loaded its model.
 const WINDOWS_A_KILL: usize = 4;
+/// Where the logs of a story that went wrong are.
+const LOGS: &str = env!("CARGO_TARGET_TMPDIR");
 /// The sample clip, in seconds.
 const CLIP: u64 = 90;
 /// What survivors say of those that were killed, besides what is said while the bus is away.
@@ -210,17 +212,25 @@ async fn watched(
 
 /// Waits until so many more windows of each stream are described.
 async fn more(fleet: &Fleet, streams: &[(String, String)], windows: usize) -> Result<()> {
-    let described = async |stream: &str, index: &str| {
-        let ledger = Ledger::read(&fleet.ground.bus, stream).await.ok();
-        ledger.map(|ledger| ledger.windows(index).len())
-    };
     for (stream, index) in streams {
-        let before = until("the bus", async || Ok(described(stream, index).await)).await?;
-        until("more windows", async || {
-            let now = described(stream, index).await.unwrap_or(0);
-            Ok((now >= before + windows).then_some(()))
+        let mut before = None;
+        let mut failed = None;
+        let going = until("more windows", async || {
+            // The bus may be away.
+            match Ledger::read(&fleet.ground.bus, stream).await {
+                Ok(ledger) => {
+                    let now = ledger.windows(index).len();
+                    let first = *before.get_or_insert(now);
+                    Ok((now >= first + windows).then_some(()))
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    Ok(None)
+                }
+            }
         })
-        .await?;
+        .await;
+        going.with_context(|| format!("{stream}: {before:?} before, {failed:?}"))?;
     }
     Ok(())
 }
@@ -301,10 +311,16 @@ pub async fn check(story: Story) -> Result<()> {
         usage: Usage::default(),
         costly: 0,
     };
-    killer.goes_on(&mut stage.fleet, &story).await?;
-    streams.push(stage.finish(&streams).await?);
-    let seen = witness.seen();
-    accounted(&stage, &streams, &seen, killer.costly).await?;
+    let told = async {
+        killer.goes_on(&mut stage.fleet, &story).await?;
+        streams.push(stage.finish(&streams).await?);
+        accounted(&stage, &streams, &witness.seen(), killer.costly).await
+    }
+    .await;
+    if told.is_err() {
+        stage.fleet.write_logs(&Path::new(LOGS).join("kills"))?;
+    }
+    told.context(LOGS)?;
     println!("{}", killer.usage.told());
     if story.length > Duration::from_secs(300) {
         killer.usage.is_flat()?;

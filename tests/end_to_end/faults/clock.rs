@@ -55,6 +55,8 @@ async fn a_clock_that_leaps_changes_nothing_that_is_seen_or_told() -> Result<()>
     let binary = with_a_clock(&ground.binary, &ahead, ground.dir())?;
     let mut fleet = Fleet::new(ground);
     fleet.binary = binary;
+    // The fleet tells only the binary that it knows.
+    fleet.tell("ingest", &["--allow-source", "127.0.0.1"]);
     fleet.begin_all(&ONE_EACH).await?;
     let receiver = Receiver::start().await?;
     let camera = RtspServer::start(&sample_clip())?;

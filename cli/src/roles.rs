@@ -289,7 +289,9 @@ pub async fn ingest(base: Base, options: IngestOptions) -> Result<()> {
 
 /// The program that reads one stream, and what it is told.
 fn child(program: OsString, reach: &[IpNet]) -> Vec<OsString> {
-    let ranges = reach.iter().map(|net| format!("--allow-source={net}").into());
+    let ranges = reach
+        .iter()
+        .map(|net| format!("--allow-source={net}").into());
     [program, "ingest-child".into()]
         .into_iter()
         .chain(ranges)

@@ -58,7 +58,9 @@ pub(super) async fn run(asker: Arc<Asker>, mut jobs: Receiver<Arc<Asking>>) {
 /// Makes as many requests as there is room for: questions first.
 fn ask(asker: &Asker, turns: &mut Turns<Arc<Asking>>, under_way: &mut UnderWay) {
     while let Some(slot) = asker.client.try_slot(Length::Short) {
-        let Some(job) = turns.next_to_judge() else { break };
+        let Some(job) = turns.next_to_judge() else {
+            break;
+        };
         if let Some(question) = job.next_question() {
             under_way.spawn(one(Arc::clone(&job), question, slot));
         }

@@ -37,7 +37,7 @@ async fn connect_refuses_bad_sources() {
         ("", "INVALID_ARGUMENT", "1 to 2000 characters, got 0"),
         ("not a url", "SOURCE_REFUSED", ""),
         ("gopher://camera/1", "SOURCE_REFUSED", "rtsp"),
-        ("http://user:s3cret@127.0.0.1/1", "SOURCE_REFUSED", ""),
+        ("ftp://user:s3cret@camera/1", "SOURCE_REFUSED", "rtsp"),
         ("rtsp://", "SOURCE_REFUSED", ""),
         (&outside, "SOURCE_REFUSED", "media root"),
         (&climbing, "SOURCE_REFUSED", "media root"),

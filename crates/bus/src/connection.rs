@@ -179,14 +179,14 @@ impl Bus {
             .map_err(|source| failed(source.into()))
     }
 
-    pub(crate) async fn publish_outgoing(&self, outgoing: Outgoing) -> Result<(), BusError> {
+    pub(crate) async fn publish_outgoing(&self, outgoing: &Outgoing) -> Result<(), BusError> {
         let Outgoing {
             subject,
             id,
             payload,
             trace,
         } = outgoing;
-        let sent = self.send(&subject, Some(&id), payload, &trace);
+        let sent = self.send(subject, Some(id), payload.clone(), trace);
         sent.await.map(drop)
     }
 

@@ -15,10 +15,10 @@ use tracing::{Instrument, Span};
 
 use crate::connection::Bus;
 use crate::error::BusError;
+use crate::settling::{Places, bury, fitting, publish_all, settle, with_heartbeat};
 use crate::traced;
 use crate::work::{
-    Outgoing, Places, Received, Refusal, Work, bury, consumer, decode, pause_without_bus,
-    publish_all, pull_one, settle, with_heartbeat,
+    Outgoing, Received, Refusal, Work, consumer, decode, pause_without_bus, pull_one,
 };
 
 /// How long to hold back after the bus did not take a result.
@@ -221,8 +221,8 @@ impl<H> OrderedWorker<H> {
         loop {
             let handling = self.handler.handle(batch).instrument(span.clone());
             let handled = with_heartbeat(raws, &self.work, handling).await;
-            let pause = match handled {
-                Ok(outputs) => match self.finish(&raws[..batch.len()], outputs).await {
+            let pause = match handled.and_then(|outputs| fitting(&self.bus, outputs)) {
+                Ok(outputs) => match self.finish(&raws[..batch.len()], &outputs).await {
                     Ok(()) => return true,
                     Err(error) => {
                         tracing::warn!(%error, consumer = self.work.durable, "results were not taken, trying again");
@@ -251,7 +251,7 @@ impl<H> OrderedWorker<H> {
         }
     }
 
-    async fn finish(&self, raws: &[Raw], outputs: Vec<Outgoing>) -> Result<(), BusError> {
+    async fn finish(&self, raws: &[Raw], outputs: &[Outgoing]) -> Result<(), BusError> {
         publish_all(&self.bus, &self.places, outputs).await?;
         for raw in raws {
             settle(raw, AckKind::Ack).await?;

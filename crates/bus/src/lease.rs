@@ -12,8 +12,9 @@ use tokio::time::timeout;
 
 use crate::connection::Bus;
 use crate::error::BusError;
+use crate::settling::settle;
 use crate::streams::StreamName;
-use crate::work::{Work, consumer, pull_one, settle};
+use crate::work::{Work, consumer, pull_one};
 
 /// How leases are taken.
 #[derive(Debug, Clone)]

@@ -17,6 +17,7 @@ mod lease;
 mod plan;
 mod presence;
 mod reading;
+mod settling;
 mod streams;
 mod subjects;
 mod traced;

@@ -9,16 +9,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use prost::Message;
-use sightline_proto::internal::DeadLetter;
 use sightline_service::trace::TraceContext;
 use sightline_service::{Shutdown, failpoint};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 use tracing::Instrument;
 
 use crate::connection::Bus;
 use crate::error::BusError;
+use crate::settling::{Places, beating, bury, fitting, publish_all, settle, with_heartbeat};
 use crate::streams::StreamName;
 use crate::subjects::Subject;
 use crate::traced;
@@ -27,10 +27,6 @@ use crate::traced;
 const PULL_EXPIRES: Duration = Duration::from_secs(5);
 /// Messages of one pull that are handled side by side.
 const BATCH: usize = 100;
-/// Longest reason that a dead letter keeps, in bytes.
-const MAX_REASON: usize = 1000;
-/// What a dead letter takes beside the payload, in bytes at most.
-const LETTER_OVERHEAD: usize = 4096;
 /// How long to hold back when the bus is not there.
 const BUS_PAUSE: Duration = Duration::from_millis(500);
 
@@ -201,23 +197,6 @@ where
     Ok(())
 }
 
-/// The failpoints of one consumer.
-pub(crate) struct Places {
-    pub(crate) before_output: String,
-    pub(crate) before_ack: String,
-    pub(crate) after_ack: String,
-}
-
-impl Places {
-    pub(crate) fn of(durable: &str) -> Self {
-        Self {
-            before_output: format!("{durable}.before_output"),
-            before_ack: format!("{durable}.before_ack"),
-            after_ack: format!("{durable}.after_ack"),
-        }
-    }
-}
-
 struct Worker<H> {
     bus: Bus,
     consumer: Consumer<pull::Config>,
@@ -317,9 +296,9 @@ impl<H> Worker<H> {
             self.handler.handle(&received),
         )
         .await;
-        match handled {
+        match handled.and_then(|outputs| fitting(&self.bus, outputs)) {
             Ok(outputs) => {
-                publish_all(&self.bus, &self.places, outputs).await?;
+                self.publish_until_taken(raw, outputs).await?;
                 settle(raw, AckKind::Ack).await?;
                 failpoint::hit(&self.places.after_ack);
                 Ok(())
@@ -338,6 +317,30 @@ impl<H> Worker<H> {
             }
             Err(Refusal::Reject { reason }) => self.give_up(raw, received.deliveries, reason).await,
         }
+    }
+
+    /// Publishes what came of a message until the bus has it: work that is done is neither given up nor done again because
+    /// there is no room for it now. An error once shutdown comes.
+    async fn publish_until_taken(&self, raw: &Raw, outputs: Vec<Outgoing>) -> Result<(), BusError> {
+        let publishing = async {
+            let mut is_told = false;
+            loop {
+                match publish_all(&self.bus, &self.places, &outputs).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) if self.shutdown.is_cancelled() => return Err(error),
+                    Err(error) if !is_told => {
+                        tracing::warn!(%error, consumer = self.work.durable, "results were not taken, trying again");
+                        is_told = true;
+                    }
+                    Err(_) => {}
+                }
+                tokio::select! {
+                    () = self.shutdown.cancelled() => {}
+                    () = sleep(BUS_PAUSE) => {}
+                }
+            }
+        };
+        beating(std::slice::from_ref(raw), self.work.ack_wait, publishing).await
     }
 
     /// Whether this many deliveries are all that a message gets.
@@ -429,88 +432,4 @@ pub(crate) fn decode<M: Message + Default>(raw: &Raw) -> Result<Received<M>, Bus
         deliveries: u64::try_from(info.delivered).unwrap_or(1),
         trace: traced::publisher(raw.headers.as_ref()),
     })
-}
-
-/// Runs `handling` while telling the bus that the messages are being worked on; refused at the deadline.
-pub(crate) async fn with_heartbeat<T>(
-    raws: &[Raw],
-    work: &Work,
-    handling: impl Future<Output = Result<T, Refusal>>,
-) -> Result<T, Refusal> {
-    let mut beat = interval(work.ack_wait / 3);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    beat.tick().await;
-    let deadline = sleep(work.deadline);
-    tokio::pin!(handling, deadline);
-    loop {
-        tokio::select! {
-            biased;
-            handled = &mut handling => return handled,
-            () = &mut deadline => {
-                return Err(Refusal::Retry {
-                    after: Duration::from_secs(1),
-                    reason: format!("not handled within {} s", work.deadline.as_secs_f32()),
-                });
-            }
-            _ = beat.tick() => {
-                for raw in raws {
-                    // A lost heartbeat only means that the message may be delivered again.
-                    let _ = raw.ack_with(AckKind::Progress).await;
-                }
-            }
-        }
-    }
-}
-
-pub(crate) async fn publish_all(
-    bus: &Bus,
-    places: &Places,
-    outputs: Vec<Outgoing>,
-) -> Result<(), BusError> {
-    failpoint::hit(&places.before_output);
-    futures::future::try_join_all(outputs.into_iter().map(|out| bus.publish_outgoing(out))).await?;
-    failpoint::hit(&places.before_ack);
-    Ok(())
-}
-
-pub(crate) async fn settle(raw: &Raw, kind: AckKind) -> Result<(), BusError> {
-    raw.ack_with(kind)
-        .await
-        .map_err(|source| BusError::Message {
-            subject: raw.subject.to_string(),
-            action: "acknowledged",
-            source,
-        })
-}
-
-/// Copies a message to the dead letters; a payload that does not fit in there with the rest is cut.
-pub(crate) async fn bury(
-    bus: &Bus,
-    durable: &str,
-    raw: &Raw,
-    deliveries: u64,
-    mut reason: String,
-) -> Result<(), BusError> {
-    reason.truncate(reason.floor_char_boundary(MAX_REASON));
-    traced::failed("kept as a dead letter");
-    tracing::warn!(
-        consumer = durable,
-        subject = raw.subject.as_str(),
-        reason,
-        "message is given up and kept as a dead letter"
-    );
-    let most = bus.max_payload().saturating_sub(LETTER_OVERHEAD);
-    let letter = DeadLetter {
-        subject: raw.subject.to_string(),
-        payload: raw.payload.slice(..raw.payload.len().min(most)),
-        reason,
-        consumer: durable.to_owned(),
-        deliveries,
-    };
-    let sequence = raw.info().map(|info| info.stream_sequence).unwrap_or(0);
-    let id = format!("{durable}-{}-{sequence}", raw.subject);
-    let subject = Subject::DeadLetter {
-        consumer: durable.to_owned(),
-    };
-    bus.publish(&subject, &id, &letter).await.map(drop)
 }

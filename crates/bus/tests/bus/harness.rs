@@ -36,6 +36,14 @@ impl Platform {
         Ok(Self { bus, server, dir })
     }
 
+    /// A connection of the library's own, as an operator's tools have.
+    pub async fn client(&self) -> Result<async_nats::Client> {
+        let told = self.server.config("operator");
+        let token = told.login.token().context("a token")?.to_owned();
+        let options = async_nats::ConnectOptions::with_token(token);
+        Ok(options.connect(&told.url).await?)
+    }
+
     /// Publishes an observation with this id.
     pub async fn observe(&self, id: &str) -> Result<u64> {
         let sequence = self.bus.publish(&scene(), id, &observation(id)).await?;

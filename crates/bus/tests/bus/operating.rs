@@ -128,11 +128,7 @@ async fn what_differs_is_told_and_changed_when_asked() -> Result<()> {
     platform.observe("kept").await?;
 
     // As an operator, or another release, left them.
-    let token = told.login.token().context("a token")?.to_owned();
-    let client = async_nats::ConnectOptions::with_token(token)
-        .connect(&told.url)
-        .await?;
-    let context = jetstream::new(client);
+    let context = jetstream::new(platform.client().await?);
     let mut observations = context.get_stream("OBSERVATIONS").await?;
     let mut changed = observations.info().await?.config.clone();
     changed.max_age = Duration::from_secs(3600);

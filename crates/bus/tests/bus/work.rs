@@ -1,11 +1,17 @@
 //! The worker loop: redelivery, giving up, and what is published.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use async_nats::jetstream::stream::DiscardPolicy;
+use async_trait::async_trait;
+use futures::StreamExt;
 use prost::Message;
-use sightline_bus::{StreamName, Work};
-use sightline_proto::internal::{ConfigRecord, DeadLetter};
+use sightline_bus::{Handler, Outgoing, Received, Refusal, StreamName, Subject, Work, work};
+use sightline_proto::internal::{ConfigRecord, DeadLetter, Observation};
+use sightline_service::Shutdown;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
-use crate::harness::{ACK_WAIT, Does, Platform, next, observation, scene, scenes, worker};
+use crate::harness::{ACK_WAIT, Does, LONG, Platform, next, observation, scene, scenes, worker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_worker_falls_silent_goes_to_another() -> Result<()> {
@@ -124,4 +130,83 @@ async fn what_is_as_large_as_can_be_becomes_a_dead_letter_that_is_cut() -> Resul
     let large = observation(&"a".repeat(1_048_400));
     let expected = (1, "never", 1_048_576 - 4096);
     check(&large, -1, &[Does::Reject], expected).await
+}
+
+/// Reports the number of each delivery, and has a result of it.
+struct Publishing(mpsc::Sender<u64>);
+
+#[async_trait]
+impl Handler<Observation> for Publishing {
+    async fn handle(&self, received: &Received<Observation>) -> Result<Vec<Outgoing>, Refusal> {
+        self.0
+            .send(received.deliveries)
+            .await
+            .expect("the test waits");
+        let id = received.message.id.clone();
+        Ok(vec![Outgoing::new(results(), id, &received.message)])
+    }
+}
+
+fn results() -> Subject {
+    Subject::Audio {
+        engine: "results".to_owned(),
+        rtstream: "rts-1".to_owned(),
+    }
+}
+
+/// The most messages that the bus takes of results, -1 for any number.
+async fn room(platform: &Platform, messages: i64) -> Result<()> {
+    let context = async_nats::jetstream::new(platform.client().await?);
+    let mut stream = context.get_stream(StreamName::Audio.as_str()).await?;
+    let mut config = stream.info().await?.config.clone();
+    config.max_messages = messages;
+    config.discard = DiscardPolicy::New;
+    context.update_stream(config).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_there_is_no_room_for_is_held_until_there_is() -> Result<()> {
+    let platform = Platform::start().await?;
+    platform
+        .bus
+        .publish(&results(), "first", &observation("first"))
+        .await?;
+    room(&platform, 1).await?;
+    // What is published is seen by whoever listens, whether it is kept or not.
+    let client = platform.client().await?;
+    let mut tried = client.subscribe(results().to_string()).await?;
+    client.flush().await?;
+    platform.observe("a").await?;
+    let (sender, mut taken) = mpsc::channel(100);
+    let (bus, once) = (platform.bus.clone(), scenes("w", 1));
+    tokio::spawn(async move { work(&bus, once, Publishing(sender), Shutdown::new()).await });
+    assert_eq!(next(&mut taken).await?, 1);
+    for _ in 0..3 {
+        timeout(LONG, tried.next())
+            .await?
+            .context("it is tried again")?;
+    }
+    room(&platform, -1).await?;
+    platform.outstanding(&results(), 2).await?;
+    platform.observe("b").await?;
+    assert_eq!(next(&mut taken).await?, 1, "it was worked on once");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_no_bus_takes_becomes_a_dead_letter() -> Result<()> {
+    let platform = Platform::start().await?;
+    let large = observation(&"a".repeat(1_048_000));
+    platform.bus.publish(&scene(), "large", &large).await?;
+    let (sender, _taken) = mpsc::channel(100);
+    let (bus, forever) = (platform.bus.clone(), scenes("w", -1));
+    tokio::spawn(async move { work(&bus, forever, Publishing(sender), Shutdown::new()).await });
+    let letters: Vec<DeadLetter> = platform.held(StreamName::Dlq, "dlq.w", 1).await?;
+    assert!(
+        letters[0].reason.starts_with("a result of 1048"),
+        "{}",
+        letters[0].reason
+    );
+    Ok(())
 }

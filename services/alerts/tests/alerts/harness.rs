@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use prost::Message;
 use sightline_alerts::{Config, Deps, Schedule, Sink};
 use sightline_bus::embedded::EmbeddedServer;
-use sightline_bus::{Bus, ObservationKind, StreamName, Subject};
+use sightline_bus::{Ask, Bus, BusError, ObservationKind, StreamName, Subject};
 use sightline_catalog::seal::SealKey;
 use sightline_catalog::{Catalog, Entry};
 use sightline_egress::{Egress, Policy, Timeouts};
@@ -128,6 +128,23 @@ impl Platform {
             ..
         } = &*self;
         (self.shutdown, self.service) = serve(bus, catalog, metrics, seal, clock, sinks);
+    }
+
+    /// What the service answers, once it takes questions.
+    pub async fn ask<A: Message + Default>(
+        &self,
+        ask: Ask<'_>,
+        question: &impl Message,
+    ) -> Result<A> {
+        until("the service to take questions", async || {
+            match self.bus.ask(ask, question, LONG).await {
+                Ok(answer) => Ok(Some(answer)),
+                // It begins to listen in its own time.
+                Err(BusError::Unanswered { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
     }
 
     /// Another process of the service beside it.

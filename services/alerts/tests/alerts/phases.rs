@@ -13,7 +13,7 @@ use sightline_proto::internal::{
 use sightline_proto::v1::{Alert, DeliveryMode, Severity};
 use sightline_testkit::until;
 
-use crate::harness::{EPOCH_US, LONG, Platform, Receiver, STREAM};
+use crate::harness::{EPOCH_US, Platform, Receiver, STREAM};
 
 const CAPTION: &str = "Smoke rises behind a parked van.";
 /// Of the first window.
@@ -274,7 +274,7 @@ async fn what_is_delivered_again_tells_what_is_known_by_now() -> Result<()> {
         end_us: EPOCH_US + 1,
         ..RedeliveryRequest::default()
     };
-    let answer: RedeliveryResponse = platform.bus.ask(Ask::Redelivery, &asked, LONG).await?;
+    let answer: RedeliveryResponse = platform.ask(Ask::Redelivery, &asked).await?;
     assert_eq!((answer.count, &*answer.error), (1, ""));
     let (headers, body) = receiver.next().await?;
     assert_eq!(

@@ -19,7 +19,7 @@ async fn redeliver(platform: &Platform, asked: RedeliveryRequest) -> Result<Rede
         alert_id: "alr-a".to_owned(),
         ..asked
     };
-    Ok(platform.bus.ask(Ask::Redelivery, &asked, LONG).await?)
+    platform.ask(Ask::Redelivery, &asked).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,7 +157,7 @@ async fn a_sample_says_what_the_receiver_answers() -> Result<()> {
             .change::<EndpointRecord>(&id, |endpoint| endpoint.disabled = "410".to_owned())
             .await?;
         let asked = EndpointTestRequest { endpoint_id: id };
-        Ok(platform.bus.ask(Ask::EndpointTest, &asked, LONG).await?)
+        platform.ask(Ask::EndpointTest, &asked).await
     };
     let mut receiver =
         Receiver::start([Answer::Status(204), Answer::Status(500), Answer::Hang]).await?;

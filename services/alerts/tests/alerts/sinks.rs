@@ -210,7 +210,7 @@ async fn a_topic_of_an_mqtt_broker_gets_firings_once_it_is_there() -> Result<()>
         firing_id: firing(),
         ..RedeliveryRequest::default()
     };
-    let answer: RedeliveryResponse = platform.bus.ask(Ask::Redelivery, &asked, LONG).await?;
+    let answer: RedeliveryResponse = platform.ask(Ask::Redelivery, &asked).await?;
     assert_eq!((answer.count, &*answer.error), (1, ""));
     let Packet::Publish(message) = next(|packet| matches!(packet, Packet::Publish(_))).await?
     else {

@@ -66,7 +66,7 @@ pub const AWAY: [(&str, &str); 12] = [
     ),
 ];
 
-fn away() -> [&'static str; 11] {
+fn away() -> [&'static str; 12] {
     AWAY.map(|(text, _)| text)
 }
 

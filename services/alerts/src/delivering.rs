@@ -43,11 +43,14 @@ impl Handler<Delivery> for Delivering {
         let next = next(&self.shared.config, received, &outcome);
         let attempt = self.record(received, &outcome, started.elapsed(), &next);
         let endpoint = receiver(delivery);
+        // By its end, and not by its number alone: nats-server 2.9 counts anew after a delivery that it could not hand to a worker
+        // which had just stopped, and takes nothing twice.
         let id = format!(
-            "{}-{endpoint}-{}-{}",
+            "{}-{endpoint}-{}-{}-{}",
             message_id(delivery),
             delivery.redelivery,
-            received.deliveries
+            received.deliveries,
+            attempt.ended_us
         );
         let subject = Subject::Attempt { endpoint };
         let Err(refusal) = next else {

@@ -1,16 +1,14 @@
 //! Verdicts in, webhooks out.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 use sightline_bus::StreamName;
 use sightline_proto::ids;
 use sightline_proto::internal::{Attempt, DeadLetter, EvaluationRecord};
 use sightline_recordings::links::PADDING_US;
 use sightline_service::clock::{Clock, SystemClock};
-use tokio::time::{sleep, timeout};
+use sightline_testkit::until;
 
-use crate::harness::{Answer, EPOCH_US, LONG, Platform, Receiver, STREAM, links};
+use crate::harness::{Answer, EPOCH_US, Platform, Receiver, STREAM, links};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn consecutive_windows_become_one_webhook() -> Result<()> {
@@ -51,15 +49,12 @@ async fn consecutive_windows_become_one_webhook() -> Result<()> {
         .map(|a| (a.attempt, a.status_code))
         .collect();
     assert_eq!(statuses, [(1, 204), (1, 204)]);
-    let exported = platform.metrics.encode();
-    assert!(
-        exported.contains("sightline_alert_decision_to_2xx_seconds_count 2"),
-        "{exported}"
-    );
-    assert!(
-        exported.contains("sightline_alert_firings_total 2"),
-        "{exported}"
-    );
+    for metric in [
+        "sightline_alert_decision_to_2xx_seconds_count ",
+        "sightline_alert_firings_total ",
+    ] {
+        platform.counted(metric, 2).await?;
+    }
     Ok(())
 }
 
@@ -86,7 +81,8 @@ async fn a_decision_reaches_its_receiver_in_time() -> Result<()> {
     println!("decision to 2xx: p50 {p50} us, p99 {p99} us");
     let (frame_p50, frame_p99) = percentiles(|attempt| attempt.last_frame_to_2xx_us);
     println!("verdict to 2xx: p50 {frame_p50} us, p99 {frame_p99} us");
-    assert!(p50 <= 50_000, "p50 {p50} us");
+    // Some 3 ms. Whatever looks for work every now and then takes longer than this, however slow the machine.
+    assert!(p50 <= 250_000, "p50 {p50} us");
     Ok(())
 }
 
@@ -223,12 +219,10 @@ async fn another_process_that_went_further_is_followed() -> Result<()> {
     platform.alert("a", &receiver.url).await?;
     platform.verdict("a", 0, 0.9).await?;
     receiver.next().await?;
-    let stored = async {
-        while platform.catalog.get::<EvaluationRecord>("alr-a").is_none() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(LONG, stored).await.context("the record")?;
+    until("the record", async || {
+        Ok(platform.catalog.get::<EvaluationRecord>("alr-a"))
+    })
+    .await?;
     // The other one saw 1 and 2, and 2 closed the firing.
     let further = |record: &mut EvaluationRecord| {
         record.next_window = 3;

@@ -31,10 +31,10 @@ use sightline_service::metrics::Metrics;
 use sightline_testkit::until;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-/// Far above what anything here takes.
-pub const LONG: Duration = Duration::from_secs(30);
+pub use sightline_testkit::LONG;
+
 pub const STREAM: &str = "rts-019ac3d0-0000-7000-8000-000000000001";
 pub const EPOCH_US: i64 = 1_795_514_400_000_000;
 
@@ -272,18 +272,23 @@ impl Platform {
         filter: &str,
         count: usize,
     ) -> Result<Vec<M>> {
-        let waiting = async {
-            loop {
-                let held = self.bus.read::<M>(stream, filter, 10_000).await?;
-                if held.len() >= count {
-                    return Ok(held.into_iter().map(|r| r.message).collect());
-                }
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(LONG, waiting)
-            .await
-            .context("the bus never held that many")?
+        until(&format!("{count} of {filter}"), async || {
+            let held = self.bus.read::<M>(stream, filter, 10_000).await?;
+            let enough = held.len() >= count;
+            Ok(enough.then(|| held.into_iter().map(|r| r.message).collect()))
+        })
+        .await
+    }
+
+    /// Waits until so much is counted: what is seen elsewhere may be counted a moment later.
+    pub async fn counted(&self, metric: &str, count: u64) -> Result<()> {
+        until(&format!("{metric} {count}"), async || {
+            let exported = self.metrics.encode();
+            let line = exported.lines().find_map(|line| line.strip_prefix(metric));
+            let counted = line.and_then(|rest| rest.trim().parse::<u64>().ok());
+            Ok(counted.filter(|counted| *counted >= count).map(drop))
+        })
+        .await
     }
 
     /// Id, first and last window of each firing, by the observations of it before it closed.

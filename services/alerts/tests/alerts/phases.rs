@@ -30,8 +30,12 @@ impl Platform {
 
     /// The index says something of a window.
     async fn caption(&self, window: i64, text: &str) -> Result<()> {
+        self.caption_of("idx-a", window, text).await
+    }
+
+    async fn caption_of(&self, index: &str, window: i64, text: &str) -> Result<()> {
         let start_us = EPOCH_US + window * self.window_us;
-        let id = ids::observation_id("scene", STREAM, EPOCH_US, start_us, "idx-a", 0, "m1");
+        let id = ids::observation_id("scene", STREAM, EPOCH_US, start_us, index, 0, "m1");
         let scene = Observation {
             id,
             rtstream_id: STREAM.into(),
@@ -39,7 +43,7 @@ impl Platform {
             start_us,
             end_us: start_us + self.window_us,
             body: Some(observation::Body::Scene(SceneBody {
-                index_id: "idx-a".into(),
+                index_id: index.into(),
                 text: text.into(),
                 ..SceneBody::default()
             })),
@@ -54,8 +58,25 @@ impl Platform {
         Ok(())
     }
 
+    /// Waits until the service has read every caption so far: a firing waits for one for 700 ms, which a slow start may take.
+    /// They are read in order, so that another alert, made with this suffix, tells when.
+    async fn captions_are_read(&self, suffix: &str) -> Result<()> {
+        let mut receiver = Receiver::start([]).await?;
+        self.alert(suffix, &receiver.url).await?;
+        self.change::<AlertRecord>(&format!("alr-{suffix}"), |record| {
+            let alert = record.alert.get_or_insert_default();
+            alert.set_delivery(DeliveryMode::Complete);
+        })
+        .await?;
+        self.caption_of(&format!("idx-{suffix}"), 0, CAPTION)
+            .await?;
+        self.verdict(suffix, 0, 0.9).await?;
+        while receiver.next().await?.1["caption"].is_null() {}
+        Ok(())
+    }
+
     /// Nothing is waited for or on its way any more.
-    async fn quiet(&self) -> Result<()> {
+    pub async fn quiet(&self) -> Result<()> {
         until("everything to be told", async || {
             let mut left = self.bus.backlog(StreamName::Observations).await?;
             left += self.bus.backlog(StreamName::Enrichments).await?;
@@ -123,10 +144,11 @@ async fn each_mode_has_its_messages() -> Result<()> {
         (all, false, vec![&fired, &enriched, &closed]),
     ] {
         let (platform, mut receiver) = watching(mode).await?;
+        platform.caption(1, "Another window.").await?;
         if early {
             platform.caption(0, CAPTION).await?;
+            platform.captions_are_read("read").await?;
         }
-        platform.caption(1, "Another window.").await?;
         platform.verdict("a", 0, 0.9).await?;
         let (expected, mut messages) = (expected.into_iter(), Vec::new());
         messages.push(told(&mut receiver).await?);
@@ -149,6 +171,9 @@ async fn each_mode_has_its_messages() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_recorded_is_told_when_it_can_be_played() -> Result<()> {
     let (platform, mut receiver) = watching(DeliveryMode::Complete).await?;
+    platform.caption(0, CAPTION).await?;
+    platform.caption(2, "More smoke.").await?;
+    platform.captions_are_read("read").await?;
     platform.record().await?;
     let recorded = |end_us| RunRecord {
         recorded_us: end_us,
@@ -159,7 +184,6 @@ async fn what_is_recorded_is_told_when_it_can_be_played() -> Result<()> {
         .catalog
         .create(STREAM, &recorded(end_us - 1))
         .await?;
-    platform.caption(0, CAPTION).await?;
     platform.verdict("a", 0, 0.9).await?;
     let (_, fired) = receiver.next().await?;
     assert_eq!(
@@ -180,7 +204,6 @@ async fn what_is_recorded_is_told_when_it_can_be_played() -> Result<()> {
     platform
         .change::<RunRecord>(STREAM, |record| record.recorded_us = i64::MAX)
         .await?;
-    platform.caption(2, "More smoke.").await?;
     platform.verdict("a", 1, 0.1).await?;
     platform.verdict("a", 2, 0.9).await?;
     let (_, fired) = receiver.next().await?;
@@ -316,7 +339,8 @@ async fn a_template_makes_the_body_and_the_usual_one_goes_where_it_fails() -> Re
     let (headers, body) = receiver.next().await?;
     assert_eq!(headers["content-type"], "application/json");
     assert_eq!(body["label"], "smoke");
-    let attempts: Vec<Attempt> = platform.held(StreamName::Attempts, "attempt.*", 3).await?;
+    let mut attempts: Vec<Attempt> = platform.held(StreamName::Attempts, "attempt.*", 3).await?;
+    attempts.sort_by_key(|attempt| attempt.ended_us);
     let errors: Vec<_> = attempts.iter().map(|attempt| &*attempt.error).collect();
     let failed = "the usual body, since the template failed: line 1: undefined value";
     assert_eq!(errors, ["", "", failed]);

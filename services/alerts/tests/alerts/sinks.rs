@@ -12,10 +12,10 @@ use sightline_bus::{Ask, StreamName};
 use sightline_proto::ids;
 use sightline_proto::internal::{AlertRecord, Attempt, RedeliveryRequest, RedeliveryResponse};
 use sightline_proto::v1::delivery::Outcome;
-use sightline_proto::v1::{Alert, DeliveryMode};
+use sightline_proto::v1::{Alert, DeliveryMode, Phase};
 use sightline_testkit::{python, until};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -60,9 +60,14 @@ fn firing() -> String {
     ids::firing_id("alr-a", EPOCH_US, EPOCH_US)
 }
 
-async fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    Ok(listener.local_addr()?.port())
+/// A port that nobody answers on until a server takes it, and that is given to nobody else while the socket lives.
+fn reserved_port() -> Result<(TcpSocket, u16)> {
+    let socket = TcpSocket::new_v4()?;
+    // Servers listen beside a socket that does not, if both say so.
+    socket.set_reuseaddr(true)?;
+    socket.bind(([127, 0, 0, 1], 0).into())?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
 }
 
 async fn listens(port: u16) -> Result<()> {
@@ -109,8 +114,10 @@ async fn a_subject_of_another_nats_server_gets_firings() -> Result<()> {
     }
     let attempts = attempts(&platform, 2).await?;
     assert!(attempts.iter().all(|a| a.outcome() == Outcome::Delivered));
-    let took: Vec<_> = attempts.iter().map(|a| a.decision_to_2xx_us > 0).collect();
-    assert_eq!(took, [true, false], "of the first message alone");
+    for attempt in attempts {
+        let first = attempt.phase() == Phase::Fired;
+        assert_eq!(attempt.decision_to_2xx_us > 0, first, "{attempt:?}");
+    }
     Ok(())
 }
 
@@ -179,7 +186,7 @@ async fn broker(port: u16, dir: &Path) -> Result<Child> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_of_an_mqtt_broker_gets_firings_once_it_is_there() -> Result<()> {
-    let (port, dir) = (free_port().await?, tempfile::tempdir()?);
+    let ((_reserved, port), dir) = (reserved_port()?, tempfile::tempdir()?);
     let url = format!("mqtt://sightline@127.0.0.1:{port}/site%201/alerts");
     let platform = watching(&url, Some(PASSWORD)).await?;
     platform.verdict("a", 0, 0.9).await?;
@@ -231,7 +238,7 @@ async fn a_topic_of_an_mqtt_broker_gets_firings_once_it_is_there() -> Result<()>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mailboxes_get_firings() -> Result<()> {
-    let port = free_port().await?;
+    let (_reserved, port) = reserved_port()?;
     let mut server = Command::new(python::interpreter()?)
         .args([
             "-u",

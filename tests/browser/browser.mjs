@@ -1,7 +1,7 @@
 // What the scripts here share: a real Chromium with a fresh profile, and pages that tell what went wrong on them.
 import { chromium } from 'playwright-core';
 
-export const DEADLINE_MS = 30000;
+export const DEADLINE_MS = 60000;
 
 export function launch(executablePath) {
   return chromium.launch({

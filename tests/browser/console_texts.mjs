@@ -15,8 +15,13 @@ try {
   page.on('request', (request) => request.method() === 'POST' && calls.push(request.url().split('/').pop()));
   // Watches under way: each page has as many as it needs.
   const watches = new Set();
-  page.on('request', (request) => request.url().endsWith('/Watch') && watches.add(request));
-  for (const end of ['requestfinished', 'requestfailed']) page.on(end, (request) => watches.delete(request));
+  // Other calls that have no answer yet.
+  const under = new Set();
+  page.on('request', (request) => {
+    if (request.url().endsWith('/Watch')) watches.add(request);
+    else if (request.method() === 'POST') under.add(request);
+  });
+  for (const end of ['requestfinished', 'requestfailed']) page.on(end, (request) => watches.delete(request) || under.delete(request));
   const watching = async (expected) => {
     for (const until = Date.now() + DEADLINE_MS; watches.size !== expected && Date.now() < until;) await page.waitForTimeout(50);
     return watches.size;
@@ -40,9 +45,9 @@ try {
 
   // All streams at once, for some seconds: how many calls it takes, and the pauses between two pictures on the screen.
   // What is read when a stream first comes into view is not counted.
-  for (let before = -1; before < calls.length;) {
+  for (let before = -1; before < calls.length || under.size > 0;) {
     before = calls.length;
-    await page.waitForTimeout(1000);
+    await page.waitForTimeout(2000);
   }
   calls.length = 0;
   seen.frames = await page.evaluate((until) => new Promise((resolve) => {
@@ -59,7 +64,9 @@ try {
   }), seconds * 1000);
   seen.calls = calls.slice();
   seen.watches.streams = await watching(1);
-  seen.described = await page.locator('.stream .caption', { hasText: 'described' }).count();
+  const described = page.locator('.stream .caption', { hasText: 'described' });
+  await described.nth(9).waitFor({ state: 'attached' });
+  seen.described = await described.count();
 
   await look('stream', `streams/${stream}`);
   await page.locator('.entry.scene', { hasText: text }).first().waitFor();
@@ -70,6 +77,14 @@ try {
   await look('alert', `alerts/${alert}`);
   await look('system', 'system');
   await look('new alert', 'alerts/new');
+  // Until what was told is stored.
+  await page.goto(`${url}#/search?q=${encodeURIComponent(text)}`);
+  await page.waitForFunction(() => {
+    const found = document.querySelector('.hit');
+    const busy = [...document.querySelectorAll('[role=status]')].some(({ textContent }) => textContent.startsWith('Searching'));
+    if (!found && !busy) document.querySelector('form[role=search]')?.requestSubmit();
+    return found;
+  }, null, { polling: 500 });
   await look('search', `search?q=${encodeURIComponent(text)}`);
   await page.locator('.hit', { hasText: text }).first().waitFor();
   seen.watches.search = await watching(1);

@@ -12,7 +12,8 @@ try {
   const { page, errors, violations } = await open(browser);
   await page.addInitScript(() => {
     // A picture on the screen, not merely the wish to play.
-    const watch = (video) => video.requestVideoFrameCallback((now) => {
+    const watch = (video) => video.requestVideoFrameCallback((now, { mediaTime }) => {
+      window.seen.start ??= mediaTime;
       window.seen.playing ??= now;
     });
     new MutationObserver((_, observer) => {
@@ -46,26 +47,37 @@ try {
       polling: 20,
     }).catch(() => null);
     after = await video();
-    // Lands where it was sent, and goes on from there.
-    sought = await page.evaluate((to) => new Promise((resolve) => {
+    // Lands where it was sent, and shows that: paused, so that it has not gone on before it is looked at.
+    sought = await page.evaluate(({ to, patience }) => new Promise((resolve) => {
       const element = document.querySelector('video');
+      element.pause();
       const started = performance.now();
+      let landed = null;
+      let frame = null;
+      const tell = () => resolve({ landed, frame, ms: performance.now() - started });
+      const shown = () => landed !== null && frame !== null && Math.abs(frame - to) < 0.2;
+      const note = (_, { mediaTime }) => {
+        frame = mediaTime;
+        if (shown()) tell();
+        else element.requestVideoFrameCallback(note);
+      };
+      element.requestVideoFrameCallback(note);
       element.addEventListener('seeked', () => {
-        const landed = element.currentTime;
-        element.requestVideoFrameCallback((_, frame) => {
-          resolve({ landed, frame: frame.mediaTime, ms: performance.now() - started });
-        });
+        landed = element.currentTime;
+        if (shown()) tell();
       }, { once: true });
-      setTimeout(() => resolve(null), 10000);
+      setTimeout(tell, patience);
       element.currentTime = to;
-    }), Number(seek));
+    }), { to: Number(seek), patience: DEADLINE_MS / 3 });
+    await page.evaluate(() => document.querySelector('video').play());
+    await page.waitForFunction((to) => document.querySelector('video').currentTime > to, Number(seek), { timeout: DEADLINE_MS / 3, polling: 20 });
   }
   console.log(JSON.stringify({
     status: answer.status(),
     playing_ms: playing,
     width: before?.width ?? 0,
     duration: before?.duration ?? null,
-    start: before?.at ?? null,
+    start: await page.evaluate(() => window.seen.start ?? null),
     advanced: before && after ? after.at - before.at : 0,
     sought,
     title: await text('#title'),

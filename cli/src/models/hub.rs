@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE};
-use serde::Deserialize;
 use sightline_egress::{Egress, Opened, Policy, Timeouts};
 use url::Url;
+
+use super::listing::{self, Listed};
 
 /// How long a connection, and then each piece of an answer, may take.
 const TIMEOUTS: Timeouts = Timeouts {
@@ -24,31 +25,6 @@ pub struct Hub {
     egress: Egress,
     endpoint: Url,
     token: Option<HeaderValue>,
-}
-
-/// What the hub says of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// In bytes.
-    pub size: u64,
-    /// SHA-256 in hexadecimal digits: of large files alone.
-    pub sha256: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Item {
-    #[serde(rename = "type")]
-    kind: String,
-    path: String,
-    #[serde(default)]
-    size: u64,
-    lfs: Option<Lfs>,
-}
-
-#[derive(Deserialize)]
-struct Lfs {
-    oid: String,
-    size: u64,
 }
 
 impl Hub {
@@ -100,15 +76,7 @@ impl Hub {
             }
         }
         refuse(opened.status, &url)?;
-        let items: Vec<Item> = serde_json::from_slice(&body)
-            .with_context(|| format!("{url} is not a list of files"))?;
-        let files = items.into_iter().filter(|item| item.kind == "file");
-        let listed = files.map(|item| {
-            let size = item.lfs.as_ref().map_or(item.size, |lfs| lfs.size);
-            let sha256 = item.lfs.map(|lfs| lfs.oid);
-            (item.path, Listed { size, sha256 })
-        });
-        Ok(listed.collect())
+        listing::parse(&body).with_context(|| format!("{url} is not a list of files"))
     }
 
     /// Opens a file from its byte `from` on. The answer's status says whether the hub does that (206) or begins anew (200).

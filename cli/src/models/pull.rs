@@ -12,7 +12,8 @@ use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 use sightline_egress::Opened;
 
-use super::hub::{Hub, Listed};
+use super::hub::Hub;
+use super::listing::Listed;
 use super::registry::{Digest, MANIFEST, Manifest, Model};
 
 /// How often a download may break in a row without a byte of progress before the command gives up; it goes on from there the

@@ -14,6 +14,7 @@ mod memory;
 pub mod onnx;
 pub mod openai;
 mod revision;
+mod transcript;
 mod turns;
 pub mod vlm;
 pub mod whisper;
@@ -22,6 +23,7 @@ pub use describe::{About, Answer, Answers, Describer, Job, Outcome, Prompt, Subm
 pub use device::{Device, Placed};
 pub use error::InferenceError;
 pub use image::{MAX_IMAGE_EDGE, RgbImage};
+pub use transcript::{SpokenSegment, SpokenWord, Transcript};
 
 /// A model that writes down speech.
 pub trait Transcriber: Send + Sync {
@@ -40,41 +42,6 @@ pub struct Speech {
     pub language: Option<String>,
     /// Whether to translate it into English.
     pub translate: bool,
-}
-
-/// What was said.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Transcript {
-    /// The language that was heard, ISO 639-1; empty if unknown.
-    pub language: String,
-    /// About a sentence each, in order.
-    pub segments: Vec<SpokenSegment>,
-}
-
-/// A stretch of speech, about a sentence. Times are seconds from the start of the samples.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SpokenSegment {
-    /// When it begins.
-    pub start: f64,
-    /// When it ends.
-    pub end: f64,
-    /// Its text, trimmed.
-    pub text: String,
-    /// Its words in order; punctuation belongs to the word it follows.
-    pub words: Vec<SpokenWord>,
-}
-
-/// A word of a [`SpokenSegment`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct SpokenWord {
-    /// When it begins, in seconds from the start of the samples.
-    pub start: f64,
-    /// When it ends, in seconds from the start of the samples.
-    pub end: f64,
-    /// The word with its punctuation, without spaces around it.
-    pub text: String,
-    /// How sure the model is (0 to 1): the mean over the word's tokens.
-    pub probability: f32,
 }
 
 /// A model that turns texts into vectors to search by cosine similarity.

@@ -1,10 +1,12 @@
 //! HTTP Live Streaming: a playlist, read again and again while it grows, and its segments one after the other.
 
+mod list;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use m3u8_rs::{ByteRange, KeyMethod, Map, MasterPlaylist, MediaPlaylist, MediaSegment, Playlist};
+use m3u8_rs::{Map, MediaPlaylist, Playlist};
 use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
@@ -15,14 +17,15 @@ use crate::http::{FIND_DEADLINE, container_of, nothing_found};
 use crate::session::Session;
 use crate::timeline::Pace;
 
+pub(crate) use list::is_playlist;
+use list::{beginning, joined, parse, range, refuse_encrypted, senseless, variant};
+
 /// The longest playlist that is read.
 const MAX_PLAYLIST: usize = 2 << 20;
 /// The largest head of a segment that is fetched on its own.
 const MAX_INIT: usize = 1 << 20;
 /// How much of a segment is looked at to tell what it is.
 const HEAD_BYTES: usize = 64 << 10;
-/// A stream that goes on is begun this many segments before its end.
-const FROM_END: usize = 3;
 /// So often in a row a playlist may not be there before the stream counts as lost.
 const MAX_FAILURES: u32 = 3;
 /// A playlist may be this many segments older than the one before: servers that stand in for each other differ a little.
@@ -46,12 +49,6 @@ pub(crate) struct Hls {
     head: VecDeque<Bytes>,
     /// The segment under way.
     open: Option<Answer>,
-}
-
-/// Whether bytes begin like a playlist.
-pub(crate) fn is_playlist(head: &[u8]) -> bool {
-    let head = head.strip_prefix("\u{feff}".as_bytes()).unwrap_or(head);
-    head.starts_with(b"#EXTM3U")
 }
 
 impl Hls {
@@ -270,92 +267,4 @@ async fn media_playlist(
 fn patience(target_seconds: u64) -> Duration {
     let twice = Duration::from_secs(target_seconds.saturating_mul(2));
     twice.clamp(FIND_DEADLINE, LONGEST_FIND)
-}
-
-fn parse(text: &[u8]) -> Result<Playlist, Failure> {
-    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
-    if std::str::from_utf8(text).is_err() {
-        return Err(senseless());
-    }
-    m3u8_rs::parse_playlist_res(text).map_err(|_| senseless())
-}
-
-fn senseless() -> Failure {
-    Failure::passing("its playlist cannot be read")
-}
-
-/// The one with the most to see, whose sound is in the same segments if there is such a one.
-fn variant(master: &MasterPlaylist) -> Result<String, Failure> {
-    let apart = |group: &Option<String>| {
-        master
-            .alternatives
-            .iter()
-            .any(|a| a.uri.is_some() && group.as_ref() == Some(&a.group_id))
-    };
-    let variants = master.variants.iter().filter(|v| !v.is_i_frame);
-    let best = variants.max_by_key(|v| (!apart(&v.audio), v.bandwidth));
-    best.map(|v| v.uri.clone())
-        .ok_or_else(|| Failure::permanent("its playlist names no pictures"))
-}
-
-/// The segment to begin with, and where in the stream that is.
-fn beginning(list: &MediaPlaylist, start_us: i64) -> (usize, i64) {
-    let count = list.segments.len();
-    if !list.end_list {
-        // Who comes back has seen what is there: a server whose source is gone would show its last segments for ever.
-        let kept = if start_us > 0 { 0 } else { FROM_END };
-        return (count.saturating_sub(kept), start_us);
-    }
-    let mut begins_us = 0;
-    for (at, segment) in list.segments.iter().enumerate() {
-        let duration_us = (f64::from(segment.duration) * 1e6) as i64;
-        let ends_us = i64::saturating_add(begins_us, duration_us);
-        if ends_us > start_us || at + 1 == count {
-            return (at, begins_us);
-        }
-        begins_us = ends_us;
-    }
-    (0, 0)
-}
-
-fn refuse_encrypted(segments: &[MediaSegment]) -> Result<(), Failure> {
-    let key = segments
-        .iter()
-        .rev()
-        .find_map(|segment| segment.key.as_ref());
-    match key {
-        Some(key) if key.method != KeyMethod::None => Err(Failure::permanent(
-            "its segments are encrypted, which is not supported",
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Where in its file the last of the segments lies: behind the one before it, unless it says where.
-fn range(segments: &[MediaSegment]) -> Option<(u64, Option<u64>)> {
-    let mut place = None;
-    for segment in segments {
-        place = segment
-            .byte_range
-            .as_ref()
-            .map(|ByteRange { length, offset }| {
-                let after = place.and_then(|(_, to): (u64, Option<u64>)| to);
-                let from = offset.or(after).unwrap_or(0);
-                (from, Some(from.saturating_add(*length)))
-            });
-    }
-    place
-}
-
-/// What a playlist names, seen from where the playlist is.
-fn joined(base: &Url, uri: &str) -> Result<Url, Failure> {
-    let joined = base.join(uri).ok();
-    let usable = joined.filter(|url| matches!(url.scheme(), "http" | "https"));
-    let mut url = usable.ok_or_else(|| {
-        Failure::permanent("its playlist names something that is not fetched over HTTP")
-    })?;
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_fragment(None);
-    Ok(url)
 }

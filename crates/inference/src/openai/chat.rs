@@ -120,7 +120,8 @@ fn weighed(first: &Value) -> Option<f32> {
     let alternatives = first["top_logprobs"].as_array()?;
     let (mut yes, mut no) = (0.0, 0.0);
     for alternative in alternatives {
-        let probability = alternative["logprob"].as_f64()?.exp();
+        // Of more than 1 there is no sum of many.
+        let probability = alternative["logprob"].as_f64()?.min(0.0).exp();
         match meaning(alternative["token"].as_str()?) {
             Some(true) => yes += probability,
             Some(false) => no += probability,
@@ -175,6 +176,7 @@ mod tests {
         check(" YES.", &[], Ok(1.0));
         check("no", &[], Ok(0.0));
         check("Perhaps", &[("Perhaps", 0.9)], Err("Perhaps"));
+        check("Yes", &[("Yes", f64::MAX), ("No", 1.0)], Ok(0.5));
         // Some servers say logprobs but no alternatives.
         check("Yes", &[("Other", 0.1)], Ok(1.0));
     }
@@ -192,5 +194,20 @@ mod tests {
             "thought aloud",
         );
         assert!(judged(&json!({"choices": []})).is_err());
+    }
+
+    #[test]
+    fn what_fuzzing_found_is_a_verdict_or_none() {
+        let corpus = sightline_testkit::repository().join("fuzz/corpus/model_answers");
+        let mut judged_so = 0;
+        for input in std::fs::read_dir(corpus).expect("a corpus") {
+            let input = std::fs::read(input.expect("a file").path()).expect("read");
+            let answer = serde_json::from_slice(&input).unwrap_or_default();
+            if let Ok(Judged::Probability(yes)) = judged(&answer) {
+                assert!((0.0..=1.0).contains(&yes), "{yes}");
+                judged_so += 1;
+            }
+        }
+        assert!(judged_so > 0);
     }
 }

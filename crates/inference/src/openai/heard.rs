@@ -58,7 +58,8 @@ fn segment(text: &str, start: f64, end: f64, probability: f32) -> SpokenSegment 
     let per_letter = (end - start) / letters.sum::<usize>().max(1) as f64;
     let mut at = start;
     let words = text.split_whitespace().map(|word| {
-        let begin = at;
+        // Where the segment is hardly longer than nothing, rounding goes beyond its end.
+        let begin = at.min(end);
         at += per_letter * word.chars().count() as f64;
         SpokenWord {
             start: begin,

@@ -17,6 +17,7 @@ mod said;
 mod transcriber;
 mod turns;
 mod upload;
+mod vectors;
 
 pub use client::Client;
 pub use describer::RemoteDescriber;

@@ -168,3 +168,28 @@ fn a_silent_track_stalls_nothing_and_memory_is_bounded() {
         .filter(|s| s.pictures.is_empty());
     assert!(alone.count() >= 10);
 }
+
+#[test]
+fn what_fuzzing_found_is_read_or_refused() {
+    let folder = sightline_testkit::repository().join("fuzz/corpus/coded_media");
+    let mut sets = Vec::new();
+    for file in std::fs::read_dir(folder).expect("a corpus") {
+        let bytes = std::fs::read(file.expect("a file").path()).expect("read");
+        for coding in [Coding::H264, Coding::H265] {
+            let described = coding.configuration(&bytes);
+            let framing = described.map_or(Framing::StartCodes, |(framing, _)| framing);
+            coding.head(framing, &bytes, &mut sets);
+            let mut written = 0;
+            framing.write(&bytes, |piece| written += piece.len());
+            assert!(
+                framing
+                    .length(&bytes)
+                    .is_none_or(|length| length == written)
+            );
+        }
+        for frame in aac::frames(&bytes) {
+            assert!(frame.data.len() <= aac::MAX_FRAME);
+        }
+    }
+    assert!(!sets.is_empty());
+}

@@ -259,4 +259,20 @@ mod tests {
         let failure = read(&many, 1).await.expect_err("too many");
         assert!(failure.permanent, "{failure}");
     }
+
+    #[tokio::test]
+    async fn what_fuzzing_found_is_read_or_refused() {
+        let folder = sightline_testkit::repository().join("fuzz/corpus/rtmp_messages");
+        let mut messages = 0;
+        for file in std::fs::read_dir(folder).expect("a corpus") {
+            let bytes = std::fs::read(file.expect("a file").path()).expect("read");
+            let (mut reader, mut rest) = (Reader::default(), bytes.as_slice());
+            while let Ok(message) = reader.next(&mut rest).await {
+                assert!(message.data.len() <= MAX_MESSAGE);
+                super::super::amf::read_all(&message.data);
+                messages += 1;
+            }
+        }
+        assert!(messages > 0);
+    }
 }

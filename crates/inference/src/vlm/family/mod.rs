@@ -237,4 +237,30 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn what_fuzzing_found_is_loaded_or_refused() {
+        let corpus = sightline_testkit::repository().join("fuzz/corpus/model_files");
+        let dir = tempfile::tempdir().expect("a directory");
+        // As `fuzz/src/vlm.rs` tells them and the family from the first byte.
+        let names = &FILES[..6];
+        let (mut taken, mut refused) = (0, 0);
+        for input in std::fs::read_dir(corpus).expect("a corpus") {
+            let input = std::fs::read(input.expect("a file").path()).expect("read");
+            let Some((kind, content)) = input.split_first() else {
+                continue;
+            };
+            let Some(name) = names.get(usize::from(kind & 7)) else {
+                crate::vlm::fuse::fused(content.to_vec().into());
+                continue;
+            };
+            write(dir.path(), kind & 8 != 0);
+            std::fs::write(dir.path().join(name), content).expect("written");
+            match used(dir.path()) {
+                Ok(()) => taken += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(taken > 0 && refused > 0, "{taken} {refused}");
+    }
 }

@@ -103,7 +103,12 @@ pub(super) fn load(
     let largest = size.and_then(|s| s.longest_edge);
     let family = Qwen2Vl {
         max_positions,
-        min_pixels: preprocessor.min_pixels.or(smallest).unwrap_or(56 * 56),
+        // Rounding leaves nothing of a frame that is small for a token.
+        min_pixels: preprocessor
+            .min_pixels
+            .or(smallest)
+            .unwrap_or(56 * 56)
+            .max(1),
         max_pixels: preprocessor
             .max_pixels
             .or(largest)

@@ -216,7 +216,7 @@ impl Tensor {
 
     /// Its number, if it is one float.
     pub(super) fn scalar(&self) -> Option<f32> {
-        (self.kind == FLOAT && self.dims.iter().product::<i64>() == 1).then_some(())?;
+        (self.kind == FLOAT && self.dims.iter().all(|size| *size == 1)).then_some(())?;
         match (&*self.floats, <[u8; 4]>::try_from(&*self.raw)) {
             ([value], _) => Some(*value),
             ([], Ok(bytes)) => Some(f32::from_le_bytes(bytes)),

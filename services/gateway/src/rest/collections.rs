@@ -2,13 +2,14 @@
 
 use axum::Extension;
 use http::{HeaderMap, Uri};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use sightline_proto::v1;
 
 use super::answer::{Answer, Data};
+use super::asked::{CreateCollection, UpdateCollection};
 use super::paging;
-use super::request::{Body, Ids, unsupported};
+use super::request::{Body, Ids};
 use crate::api::Session;
 use crate::server::Peer;
 use crate::websocket;
@@ -30,29 +31,9 @@ fn shown(collection: v1::Collection) -> Collection {
     }
 }
 
-/// What to create.
-#[derive(Deserialize)]
-pub(super) struct Create {
-    name: String,
-    description: Option<String>,
-    is_public: Option<Value>,
-}
-
-/// What to change.
-#[derive(Deserialize)]
-pub(super) struct Update {
-    name: Option<String>,
-    description: Option<String>,
-}
-
 /// `POST /collection`
-pub(super) async fn create(session: Session, Body(body): Body<Create>) -> Answer {
-    unsupported([("is_public", &body.is_public)])?;
-    let request = v1::CreateCollectionRequest {
-        name: body.name,
-        description: body.description.unwrap_or_default(),
-        ..Default::default()
-    };
+pub(super) async fn create(session: Session, Body(body): Body<CreateCollection>) -> Answer {
+    let request = body.request()?;
     Data::of(shown(session.create_collection(request).await?))
 }
 
@@ -91,12 +72,12 @@ pub(super) async fn websocket(
 }
 
 /// `PATCH /collection/{id}`
-pub(super) async fn update(session: Session, ids: Ids, Body(body): Body<Update>) -> Answer {
-    let request = v1::UpdateCollectionRequest {
-        collection_id: ids.id,
-        name: body.name,
-        description: body.description,
-    };
+pub(super) async fn update(
+    session: Session,
+    ids: Ids,
+    Body(body): Body<UpdateCollection>,
+) -> Answer {
+    let request = body.request(ids.id);
     Data::of(shown(session.update_collection(request).await?))
 }
 

@@ -1,6 +1,5 @@
 //! Events and alerts in this skin.
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 use sightline_proto::internal::subscribed::To;
 use sightline_proto::reasons::{ApiError, Reason};
@@ -8,28 +7,17 @@ use sightline_proto::v1;
 use sightline_proto::v1::alert::State as Doing;
 
 use super::answer::{Answer, Data, renaming};
+use super::asked::events::{Create, CreateAlert};
 use super::indexes::index_of;
 use super::paging;
 use super::request::{Body, Ids, Switch};
 use crate::api::Session;
 
-/// What to watch for.
-#[derive(Deserialize)]
-pub(super) struct Create {
-    event_prompt: String,
-    label: String,
-}
-
 /// `POST /rtstream/event`
 pub(super) async fn create(session: Session, Body(body): Body<Create>) -> Answer {
-    let request = v1::CreateEventRequest {
-        prompt: body.event_prompt,
-        label: body.label,
-        ..Default::default()
-    };
     let names = [("prompt", "event_prompt")];
     let event = session
-        .create_event(request)
+        .create_event(body.request())
         .await
         .map_err(renaming(&names))?;
     Data::of(json!({"event_id": event.id}))
@@ -55,14 +43,6 @@ pub(super) async fn list(session: Session) -> Answer {
     Data::of(json!({ "events": events.collect::<Vec<_>>() }))
 }
 
-/// Which event to watch an index for, and whom to tell.
-#[derive(Deserialize)]
-pub(super) struct CreateAlert {
-    event_id: String,
-    callback_url: Option<String>,
-    ws_connection_id: Option<String>,
-}
-
 /// `POST /rtstream/{id}/index/{index}/alert`
 pub(super) async fn create_alert(
     session: Session,
@@ -71,12 +51,7 @@ pub(super) async fn create_alert(
 ) -> Answer {
     let connection = session.connection(body.ws_connection_id.as_deref()).await?;
     let index = index_of(&session, &ids).await?;
-    let request = v1::CreateAlertRequest {
-        event_id: body.event_id,
-        index_id: index.id,
-        callback_url: body.callback_url.unwrap_or_default(),
-        ..Default::default()
-    };
+    let request = body.request(index.id);
     let alert = session.create_alert(request).await?;
     let firings = To::AlertId(alert.id.clone());
     session.tell(&connection, firings).await?;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::json;
 use sightline_proto::reasons::{ApiError, Reason};
 use sightline_proto::v1;
 use sightline_proto::v1::export::State as Doing;
 
 use super::answer::{Answer, Data};
+use super::asked::Export;
 use super::request::{Body, Ids};
 use crate::api::Session;
 
@@ -16,12 +16,6 @@ use crate::api::Session;
 const WAIT: Duration = Duration::from_secs(25);
 /// The longest name that leaves room for what is put behind it.
 const NAME: usize = 188;
-
-/// How to name it.
-#[derive(Deserialize)]
-pub(super) struct Export {
-    name: Option<String>,
-}
 
 /// `POST /rtstream/{id}/export`: all that is recorded of a stopped stream. Asking again is the same export.
 pub(super) async fn export(session: Session, ids: Ids, Body(body): Body<Export>) -> Answer {

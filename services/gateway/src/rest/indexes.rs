@@ -1,30 +1,22 @@
 //! Scene indexes in this skin: of pictures by time, and of the transcript. The newer `understand` and `indexes` are the same by
 //! other names: see `understandings`.
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 use sightline_proto::internal::subscribed::To;
 use sightline_proto::reasons::{ApiError, Reason};
-use sightline_proto::time::{duration, duration_micros};
+use sightline_proto::time::duration_micros;
 use sightline_proto::v1;
 use sightline_proto::v1::audio_batching::Batch;
 use sightline_proto::v1::index::State as Doing;
 
 use super::answer::{Answer, Data, Refusal, renaming};
+use super::asked::indexes::{Change, Create, Stretch};
 use super::paging::{self, PageQuery};
 use super::request::{Body, Ids, Params, Switch, unsupported};
-use super::values::{Number, seconds, some, some_time, whole, written, wrong};
-use crate::api::{Session, shown};
+use super::values::{seconds, some, written, wrong};
+use crate::api::Session;
 
-/// What is asked of every window when the caller does not say.
-pub(super) const PROMPT: &str = "Describe the scene";
-/// The window and its frames where only the other is given.
-const WINDOW: Number = Number(5.0);
-const FRAMES: i64 = 2;
-/// How much of a transcript makes a batch where only what is counted is given.
-const BATCH: Number = Number(10.0);
-/// VideoDB's names of models say how good they are, not which they are: here they stand for the server's model.
-const TIERS: [&str; 4] = ["mini", "basic", "pro", "ultra"];
 /// What fields of the core are called here.
 const NAMES: [(&str, &str); 6] = [
     ("sampling.window", "extraction_config.time"),
@@ -34,36 +26,6 @@ const NAMES: [(&str, &str); 6] = [
     ("batching.time", "extraction_config.segmentation_value"),
     ("model", "model_name"),
 ];
-
-/// What to create.
-#[derive(Deserialize)]
-pub(super) struct Create {
-    extraction_type: Option<String>,
-    extraction_config: Option<Extraction>,
-    prompt: Option<String>,
-    name: Option<String>,
-    model_name: Option<String>,
-    model_config: Option<ModelConfig>,
-    sandbox_id: Option<Value>,
-    ws_connection_id: Option<String>,
-    auto_start_transcript: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct Extraction {
-    time: Option<Number>,
-    frame_count: Option<Number>,
-    segmenter: Option<String>,
-    segmentation_value: Option<Number>,
-}
-
-/// What the model is told beside the prompt. Nothing else is known of it, and what would have no effect is refused.
-#[derive(Deserialize)]
-struct ModelConfig {
-    max_new_tokens: Option<Number>,
-    #[serde(flatten)]
-    others: Map<String, Value>,
-}
 
 /// A scene index.
 #[derive(Serialize)]
@@ -129,10 +91,12 @@ pub(super) async fn create(session: Session, ids: Ids, Body(body): Body<Create>)
     let connection = session.connection(body.ws_connection_id.as_deref()).await?;
     let index = match body.extraction_type.as_deref() {
         // One client says "time_based", the other one "time".
-        None | Some("time" | "time_based") => session.create_visual_index(visual(ids, body)?).await,
+        None | Some("time" | "time_based") => {
+            session.create_visual_index(body.visual(ids.id)?).await
+        }
         Some("transcript") => {
             may_transcribe(&session, &ids, &body).await?;
-            session.create_audio_index(audio(ids, body)?).await
+            session.create_audio_index(body.audio(ids.id)?).await
         }
         Some(_) => Err(wrong("extraction_type", "\"time\" or \"transcript\"")),
     };
@@ -140,32 +104,6 @@ pub(super) async fn create(session: Session, ids: Ids, Body(body): Body<Create>)
     let scenes = To::IndexId(index.id.clone());
     session.tell(&connection, scenes).await?;
     Data::of(scene_index(index))
-}
-
-fn visual(ids: Ids, body: Create) -> Result<v1::CreateVisualIndexRequest, ApiError> {
-    let asked = body.extraction_config;
-    let sampling = asked.map_or(Ok(None), |asked| sampling(asked.time, asked.frame_count))?;
-    Ok(v1::CreateVisualIndexRequest {
-        rtstream_id: ids.id,
-        prompt: body.prompt.unwrap_or_else(|| PROMPT.to_owned()),
-        name: body.name.unwrap_or_default(),
-        model: model(body.model_name),
-        sampling,
-        model_config: model_config(body.model_config)?,
-        ..Default::default()
-    })
-}
-
-fn audio(ids: Ids, body: Create) -> Result<v1::CreateAudioIndexRequest, ApiError> {
-    Ok(v1::CreateAudioIndexRequest {
-        rtstream_id: ids.id,
-        prompt: body.prompt.unwrap_or_default(),
-        name: body.name.unwrap_or_default(),
-        model: model(body.model_name),
-        batching: body.extraction_config.map_or(Ok(None), batching)?,
-        model_config: model_config(body.model_config)?,
-        ..Default::default()
-    })
 }
 
 /// An audio index has its stream transcribed, which a caller may forbid.
@@ -176,75 +114,6 @@ async fn may_transcribe(session: &Session, ids: &Ids, body: &Create) -> Result<(
         return Err(wrong("auto_start_transcript", allowed));
     }
     Ok(())
-}
-
-/// The core's name of a model.
-pub(super) fn model(asked: Option<String>) -> String {
-    let asked = asked.unwrap_or_default();
-    if TIERS.contains(&asked.as_str()) {
-        return String::new();
-    }
-    asked
-}
-
-fn model_config(asked: Option<ModelConfig>) -> Result<Option<v1::ModelConfig>, ApiError> {
-    let Some(asked) = asked else {
-        return Ok(None);
-    };
-    if let Some(other) = asked.others.keys().next() {
-        let allowed = format!(
-            "\"max_new_tokens\" is all that it may hold, got {}",
-            shown(other)
-        );
-        return Err(wrong("model_config", allowed));
-    }
-    let most = i64::from(u32::MAX);
-    let tokens = whole(
-        "model_config.max_new_tokens",
-        asked.max_new_tokens,
-        0..=most,
-    )?;
-    Ok(tokens.map(|tokens| v1::ModelConfig {
-        max_new_tokens: tokens as u32,
-    }))
-}
-
-/// The sampling asked for; none if nothing is said of it.
-pub(super) fn sampling(
-    window: Option<Number>,
-    frames: Option<Number>,
-) -> Result<Option<v1::TimeSampling>, ApiError> {
-    if window.is_none() && frames.is_none() {
-        return Ok(None);
-    }
-    let Number(window) = window.unwrap_or(WINDOW);
-    let most = i64::from(u32::MAX);
-    let frames = whole("extraction_config.frame_count", frames, 0..=most)?;
-    Ok(Some(v1::TimeSampling {
-        window: Some(duration((window * 1e6).round() as i64)),
-        frame_count: frames.unwrap_or(FRAMES) as u32,
-    }))
-}
-
-/// The batching asked for; none if nothing is said of it.
-fn batching(asked: Extraction) -> Result<Option<v1::AudioBatching>, ApiError> {
-    const VALUE: &str = "extraction_config.segmentation_value";
-    if asked.segmenter.is_none() && asked.segmentation_value.is_none() {
-        return Ok(None);
-    }
-    let value = asked.segmentation_value.unwrap_or(BATCH);
-    let count =
-        || Ok(whole(VALUE, Some(value), 0..=i64::from(u32::MAX))?.unwrap_or_default() as u32);
-    let batch = match asked.segmenter.as_deref() {
-        None | Some("word") => Batch::Words(count()?),
-        Some("sentence") => Batch::Sentences(count()?),
-        Some("time") => Batch::Time(duration((value.0 * 1e6).round() as i64)),
-        Some(_) => {
-            let allowed = "\"word\", \"sentence\" or \"time\"";
-            return Err(wrong("extraction_config.segmenter", allowed));
-        }
-    };
-    Ok(Some(v1::AudioBatching { batch: Some(batch) }))
 }
 
 /// `GET /rtstream/{id}/index/scene`: all of them.
@@ -274,24 +143,10 @@ pub(super) async fn get_scene(session: Session, ids: Ids) -> Answer {
     Data::of(scene_index(index_of(&session, &ids).await?))
 }
 
-/// What to change.
-#[derive(Deserialize)]
-pub(super) struct Change {
-    prompt: Option<String>,
-    name: Option<String>,
-    model_config: Option<ModelConfig>,
-}
-
 /// `PATCH /rtstream/{id}/index/scene/{index}`: another prompt, while it runs too.
 pub(super) async fn change(session: Session, ids: Ids, Body(body): Body<Change>) -> Answer {
     let index = index_of(&session, &ids).await?;
-    let request = v1::UpdateIndexRequest {
-        index_id: index.id,
-        name: body.name,
-        prompt: body.prompt,
-        model_config: model_config(body.model_config)?,
-        ..Default::default()
-    };
+    let request = body.request(index.id)?;
     Data::of(scene_index(session.update_index(request).await?))
 }
 
@@ -326,13 +181,6 @@ pub(super) async fn index_of(session: &Session, ids: &Ids) -> Result<v1::Index, 
     Err(ApiError::new(Reason::NotFound, message))
 }
 
-/// The stretch whose records are listed.
-#[derive(Deserialize)]
-pub(super) struct Stretch {
-    start: Option<Number>,
-    end: Option<Number>,
-}
-
 /// `GET /rtstream/{id}/index/scene/{index}`: what it described, newest first.
 pub(super) async fn scenes(
     session: Session,
@@ -352,8 +200,7 @@ pub(super) async fn described(
     stretch: Stretch,
 ) -> Result<(Vec<Value>, bool), Refusal> {
     let page = page.check()?;
-    let start_time = some_time("start", stretch.start)?;
-    let end_time = some_time("end", stretch.end)?;
+    let (start_time, end_time) = stretch.times()?;
     let index = index_of(session, ids).await?;
     let fetch = |page_size, page_token| {
         let request = v1::ListScenesRequest {

@@ -5,6 +5,7 @@
 //! path may end with a slash.
 
 mod answer;
+mod asked;
 mod collections;
 mod elsewhere;
 mod events;

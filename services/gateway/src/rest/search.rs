@@ -1,15 +1,14 @@
 //! Search in this skin.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
-use sightline_proto::reasons::ApiError;
 use sightline_proto::v1;
 use sightline_proto::v1::search_hit::Kind;
 
 use super::answer::{Answer, Data, renaming};
-use super::filters::{self, Filter};
-use super::request::{Body, Ids, unsupported};
-use super::values::{Number, seconds, some, whole, wrong};
+use super::asked::search::Query;
+use super::request::{Body, Ids};
+use super::values::{seconds, some, wrong};
 use crate::api::Session;
 
 /// What fields of the core are called here.
@@ -20,20 +19,6 @@ const NAMES: [(&str, &str); 5] = [
     ("start_time", "filter.start"),
     ("end_time", "filter.end"),
 ];
-
-/// What to look for.
-#[derive(Deserialize)]
-pub(super) struct Query {
-    query: String,
-    scene_index_id: Option<String>,
-    result_threshold: Option<Number>,
-    score_threshold: Option<Number>,
-    dynamic_score_percentage: Option<Number>,
-    stitch: Option<bool>,
-    filter: Option<Filter>,
-    index_type: Option<String>,
-    rerank: Option<Value>,
-}
 
 #[derive(Serialize)]
 struct Results {
@@ -61,12 +46,12 @@ pub(super) async fn in_stream(session: Session, ids: Ids, Body(body): Body<Query
         rtstream_id: ids.id,
         ..Default::default()
     };
-    search(&session, asked(body, request)?).await
+    search(&session, body.added_to(request)?).await
 }
 
 /// `POST /rtstream/collection/{id}/search`
 pub(super) async fn in_collection(session: Session, ids: Ids, Body(body): Body<Query>) -> Answer {
-    let mut request = asked(body, v1::SearchRequest::default())?;
+    let mut request = body.added_to(v1::SearchRequest::default())?;
     if request.rtstream_id.is_empty() {
         request.collection_id = ids.id;
     } else {
@@ -77,35 +62,6 @@ pub(super) async fn in_collection(session: Session, ids: Ids, Body(body): Body<Q
         }
     }
     search(&session, request).await
-}
-
-/// The request with what the body adds.
-fn asked(body: Query, request: v1::SearchRequest) -> Result<v1::SearchRequest, ApiError> {
-    unsupported([("rerank", &body.rerank)])?;
-    let limit = whole("result_threshold", body.result_threshold, 1..=100)?;
-    let fraction = |number: Option<Number>| number.map_or(0.0, |Number(number)| number as f32);
-    let request = v1::SearchRequest {
-        query: body.query,
-        index_id: body.scene_index_id.unwrap_or_default(),
-        limit: limit.unwrap_or_default() as i32,
-        min_score: fraction(body.score_threshold),
-        stitch: body.stitch.unwrap_or_default(),
-        dynamic_score_percentage: fraction(body.dynamic_score_percentage),
-        kinds: kinds(body.index_type.as_deref())?,
-        ..request
-    };
-    filters::apply(body.filter, request)
-}
-
-/// What VideoDB's words for kinds of indexes stand for.
-fn kinds(index_type: Option<&str>) -> Result<Vec<i32>, ApiError> {
-    let kinds: &[Kind] = match index_type {
-        None => &[],
-        Some("scene") => &[Kind::Scene],
-        Some("spoken_word") => &[Kind::Transcript, Kind::AudioScene],
-        Some(_) => return Err(wrong("index_type", "\"scene\" or \"spoken_word\"")),
-    };
-    Ok(kinds.iter().map(|&kind| kind.into()).collect())
 }
 
 async fn search(session: &Session, request: v1::SearchRequest) -> Answer {

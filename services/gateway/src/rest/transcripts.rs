@@ -1,61 +1,20 @@
 //! Transcripts in this skin.
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 use sightline_proto::internal::subscribed::To;
-use sightline_proto::reasons::ApiError;
 use sightline_proto::v1;
-use sightline_proto::v1::stop_transcription_request::Mode;
 use sightline_proto::v1::transcription::State as Doing;
 
 use super::answer::{Answer, Data, Refusal, renaming};
+use super::asked::transcripts::{ModelConfig, Stretch, Transcription};
 use super::paging::{self, PageQuery};
-use super::request::{Body, Ids, Params, Switch};
-use super::values::{Number, in_words, seconds, some_time, wrong};
+use super::request::{Body, Ids, Params};
+use super::values::{in_words, seconds};
 use crate::api::Session;
-
-/// What to do.
-#[derive(Deserialize)]
-pub(super) struct Transcription {
-    action: Option<String>,
-    status: Option<String>,
-    /// Callers name engines of VideoDB's; there is one here, and it is what answers name.
-    #[expect(dead_code, reason = "read so that it is checked to be a text")]
-    engine: Option<String>,
-    mode: Option<String>,
-    ws_connection_id: Option<String>,
-    model_config: Option<ModelConfig>,
-}
-
-/// What the engine is told of the speech.
-#[derive(Deserialize)]
-struct ModelConfig {
-    /// ISO 639-1.
-    language: Option<String>,
-    /// "transcribe" or "translate", as Whisper calls them.
-    task: Option<String>,
-}
-
-impl ModelConfig {
-    fn translates(&self) -> Result<bool, ApiError> {
-        match self.task.as_deref() {
-            None | Some("transcribe") => Ok(false),
-            Some("translate") => Ok(true),
-            Some(_) => Err(wrong(
-                "model_config.task",
-                "\"transcribe\" or \"translate\"",
-            )),
-        }
-    }
-}
 
 /// `POST /rtstream/{id}/transcription`: starts it, or stops it: at once, or when what was heard by then is finished.
 pub(super) async fn switch(session: Session, ids: Ids, Body(body): Body<Transcription>) -> Answer {
-    let switch = Switch {
-        action: body.action,
-        status: body.status,
-    };
-    let stream = if switch.is_on(["start", "running"], ["stop", "stopped"])? {
+    let stream = if body.starts()? {
         let connection = session.connection(body.ws_connection_id.as_deref()).await?;
         let stream = start(&session, &ids.id, body.model_config).await?;
         let transcript = To::TranscriptOfRtstreamId(ids.id);
@@ -64,7 +23,7 @@ pub(super) async fn switch(session: Session, ids: Ids, Body(body): Body<Transcri
     } else {
         let request = v1::StopTranscriptionRequest {
             rtstream_id: ids.id,
-            mode: mode(body.mode.as_deref())?.into(),
+            mode: body.mode()?.into(),
         };
         session.stop_transcription(&request).await?
     };
@@ -80,27 +39,13 @@ async fn start(
     let Some(config) = config else {
         return Ok(session.have_transcribed(id, None).await?);
     };
-    let request = v1::StartTranscriptionRequest {
-        rtstream_id: id.to_owned(),
-        translate: config.translates()?,
-        language: config.language.unwrap_or_default(),
-        ..Default::default()
-    };
+    let request = config.request(id.to_owned())?;
     let names = [
         ("language", "model_config.language"),
         ("translate", "model_config.task"),
     ];
     let started = session.start_transcription(&request).await;
     started.map_err(renaming(&names))
-}
-
-/// The clients' words for it differ.
-fn mode(word: Option<&str>) -> Result<Mode, ApiError> {
-    match word {
-        None | Some("graceful") => Ok(Mode::Graceful),
-        Some("immediate" | "force") => Ok(Mode::Immediate),
-        Some(_) => Err(wrong("mode", "\"graceful\" or \"immediate\"")),
-    }
 }
 
 /// `GET /rtstream/{id}/transcription/status`
@@ -121,14 +66,6 @@ fn shown(stream: &v1::RtStream) -> Value {
     })
 }
 
-/// The stretch whose words are listed, and what of it is new to the caller.
-#[derive(Deserialize)]
-pub(super) struct Stretch {
-    start: Option<Number>,
-    end: Option<Number>,
-    since: Option<Number>,
-}
-
 /// `GET /rtstream/{id}/transcription`: what was said, oldest first.
 pub(super) async fn list(
     session: Session,
@@ -137,18 +74,12 @@ pub(super) async fn list(
     Params(stretch): Params<Stretch>,
 ) -> Answer {
     let page = page.check()?;
-    let start_time = some_time("start", stretch.start)?;
-    let since = some_time("since", stretch.since)?;
-    let end_time = some_time("end", stretch.end)?;
-    let (session, id) = (&session, &ids.id);
+    let (session, request) = (&session, stretch.request(ids.id)?);
     let fetch = |page_size, page_token| {
         let request = v1::ListTranscriptRequest {
-            rtstream_id: id.clone(),
-            start_time,
-            end_time,
-            since,
             page_size,
             page_token,
+            ..request.clone()
         };
         async move {
             let page = session.list_transcript(request).await?;

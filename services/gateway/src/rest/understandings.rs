@@ -1,7 +1,6 @@
 //! The newer calls in this skin: an understanding describes a stream's windows, and an index over its output makes that
 //! searchable. Here both are one visual index, by two ids: `und-…` and `idx-…` before the same UUID.
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 use sightline_proto::ids::Kind;
 use sightline_proto::internal::subscribed::To;
@@ -10,16 +9,14 @@ use sightline_proto::time::duration_micros;
 use sightline_proto::v1;
 
 use super::answer::{Answer, Data, Refusal, renaming};
-use super::indexes::{self, Stretch};
+use super::asked::indexes::Stretch;
+use super::asked::understandings::{Materialize, OUTPUT, Output, Understand};
+use super::indexes;
 use super::paging::PageQuery;
-use super::request::{Body, Ids, Params, Switch, unsupported};
-use super::values::{Number, written, wrong};
+use super::request::{Body, Ids, Params, Switch};
+use super::values::{written, wrong};
 use crate::api::Session;
 
-/// The name of an output when the caller gives none.
-const OUTPUT: &str = "scene";
-/// The longest name of an output.
-const MAX_OUTPUT: usize = 64;
 /// What an understanding's ids begin with.
 const PREFIX: &str = "und-";
 /// What fields of the core are called here.
@@ -30,108 +27,15 @@ const NAMES: [(&str, &str); 4] = [
     ("prompt", "analyzers.config.prompt"),
 ];
 
-/// What to describe, and how.
-#[derive(Deserialize)]
-pub(super) struct Understand {
-    segmentation: Option<Segmentation>,
-    analyzers: Option<Vec<Analyzer>>,
-    store: Option<bool>,
-    ws_connection_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Segmentation {
-    r#type: Option<String>,
-    window: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct Analyzer {
-    r#type: Option<String>,
-    name: Option<String>,
-    sampling: Option<Sampling>,
-    config: Option<Config>,
-}
-
-#[derive(Deserialize)]
-struct Sampling {
-    frame_count: Option<Number>,
-}
-
-#[derive(Deserialize)]
-struct Config {
-    prompt: Option<String>,
-    model: Option<String>,
-}
-
 /// `POST /rtstream/{id}/understand`
 pub(super) async fn create(session: Session, ids: Ids, Body(body): Body<Understand>) -> Answer {
-    if body.store == Some(false) {
-        return Err(wrong("store", "true: what is described is always kept").into());
-    }
     let connection = session.connection(body.ws_connection_id.as_deref()).await?;
-    let (request, output) = request(ids, body.segmentation, body.analyzers)?;
+    let (request, output) = body.request(ids.id)?;
     let created = session.create_understanding(request, &output).await;
     let index = created.map_err(renaming(&NAMES))?;
     let scenes = To::IndexId(index.id.clone());
     session.tell(&connection, scenes).await?;
     Data::of(understanding(&index, &output))
-}
-
-/// The index that does it, and the name of its output.
-fn request(
-    ids: Ids,
-    segmentation: Option<Segmentation>,
-    analyzers: Option<Vec<Analyzer>>,
-) -> Result<(v1::CreateVisualIndexRequest, String), ApiError> {
-    let kind = segmentation.as_ref().and_then(|s| s.r#type.as_deref());
-    if kind.is_some_and(|kind| kind != "time") {
-        return Err(wrong("segmentation.type", "\"time\""));
-    }
-    let window = segmentation.and_then(|segmentation| segmentation.window);
-    let window = window.as_ref().map(window_of).transpose()?;
-    let mut analyzers = analyzers.unwrap_or_default();
-    let analyzer = analyzers.pop().filter(|_| analyzers.is_empty());
-    let analyzer = analyzer.ok_or_else(|| wrong("analyzers", "exactly one"))?;
-    if analyzer.r#type.is_some_and(|kind| kind != "vlm") {
-        return Err(wrong("analyzers.type", "\"vlm\""));
-    }
-    let output = analyzer.name.unwrap_or_else(|| OUTPUT.to_owned());
-    if !(1..=MAX_OUTPUT).contains(&output.chars().count()) {
-        let allowed = format!("1 to {MAX_OUTPUT} characters");
-        return Err(wrong("analyzers.name", allowed));
-    }
-    let frames = analyzer.sampling.and_then(|sampling| sampling.frame_count);
-    let (prompt, model) = analyzer
-        .config
-        .map_or((None, None), |c| (c.prompt, c.model));
-    let request = v1::CreateVisualIndexRequest {
-        rtstream_id: ids.id,
-        prompt: prompt.unwrap_or_else(|| indexes::PROMPT.to_owned()),
-        model: indexes::model(model),
-        sampling: indexes::sampling(window, frames)?,
-        ..Default::default()
-    };
-    Ok((request, output))
-}
-
-/// A window in seconds, as a number or as a text: "10s", "1m".
-fn window_of(value: &Value) -> Result<Number, ApiError> {
-    let seconds = match value {
-        Value::String(text) => {
-            let (number, unit) = match text.strip_suffix('m') {
-                Some(number) => (number, 60.0),
-                None => (text.strip_suffix('s').unwrap_or(text), 1.0),
-            };
-            let number: Option<f64> = number.trim().parse().ok();
-            number.map(|number| number * unit)
-        }
-        other => other.as_f64(),
-    };
-    let seconds = seconds.filter(|seconds| seconds.is_finite());
-    seconds
-        .map(Number)
-        .ok_or_else(|| wrong("segmentation.window", "a time such as \"10s\" or \"1m\""))
 }
 
 /// An understanding, as its calls show it.
@@ -229,12 +133,6 @@ pub(super) async fn set_status(session: Session, ids: Ids, Body(body): Body<Swit
     Data::of(understanding(&index, &output))
 }
 
-/// Of which output records are listed.
-#[derive(Deserialize)]
-pub(super) struct Output {
-    output: Option<String>,
-}
-
 /// `GET /rtstream/{id}/understand/{understanding}/records`
 pub(super) async fn records(
     session: Session,
@@ -255,31 +153,9 @@ pub(super) async fn records(
     listed(&session, &ids, &page, stretch).await
 }
 
-/// What to make searchable.
-#[derive(Deserialize)]
-pub(super) struct Materialize {
-    source: Source,
-    name: Option<String>,
-    use_for: Option<Vec<String>>,
-    #[serde(default)]
-    config: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct Source {
-    understanding_id: String,
-    output: Option<String>,
-}
-
 /// `POST /rtstream/{id}/indexes`: the index over an understanding's output, which is there already. It can be named.
 pub(super) async fn index(session: Session, ids: Ids, Body(body): Body<Materialize>) -> Answer {
-    unsupported([("config", &body.config)])?;
-    if body
-        .use_for
-        .is_some_and(|uses| uses.iter().any(|word| word != "semantic"))
-    {
-        return Err(wrong("use_for", "[\"semantic\"]").into());
-    }
+    body.check()?;
     let of = Ids {
         id: ids.id.clone(),
         index: body.source.understanding_id,
@@ -342,26 +218,4 @@ async fn listed(
 ) -> Result<Data, Refusal> {
     let (records, next_page) = indexes::described(session, ids, page, stretch).await?;
     Data::of(json!({"records": records, "next_page": next_page}))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn windows_are_times() {
-        for (value, expected) in [
-            (json!("10s"), Some(10.0)),
-            (json!("1m"), Some(60.0)),
-            (json!("2.5"), Some(2.5)),
-            (json!(7), Some(7.0)),
-            (json!("x"), None),
-            (json!("infs"), None),
-            (json!(""), None),
-            (json!([]), None),
-        ] {
-            let found = window_of(&value).ok().map(|Number(seconds)| seconds);
-            assert_eq!(found, expected, "{value}");
-        }
-    }
 }

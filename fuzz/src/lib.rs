@@ -1,9 +1,19 @@
 //! What takes bytes from outside, each as a function of bytes that panics where a promise is broken. `make fuzz` runs them.
 //!
-//! Decoders that lie inside large crates are included here by their files, so that little has to be built. REST bodies and what reads
-//! a model's files can't be: seeded tests of the gateway, of the inference crate and of the command line have them.
+//! Decoders that lie inside large crates are included here by their files, so that little has to be built: each file in a module of
+//! the path that its crate has for it. What they name of heavy libraries besides is in `stubs`.
 
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, private_interfaces)]
+
+mod api;
+mod embed;
+mod manifests;
+mod media;
+mod openai;
+mod rest;
+mod secrets;
+mod stubs;
+pub mod vlm;
 
 use std::path::Path;
 
@@ -12,20 +22,51 @@ use prost::Message;
 use sightline_proto::{internal, v1};
 use url::Url;
 
+// The included files call these crates by their names.
+extern crate self as fastembed;
+extern crate self as gstreamer;
+extern crate self as sightline_catalog;
+extern crate self as sightline_inference;
+extern crate self as whisper_rs;
+
+pub use embed::embedding_models;
+pub use manifests::model_manifests;
+pub use media::{coded_media, playlists, rtmp_messages};
+pub use openai::model_answers;
+pub use rest::rest_requests;
+pub use secrets::secrets;
+pub use stubs::{Buffer, Caps, Pooling, TextEmbedding, codecs, get_lang_id, get_lang_str};
+
 #[path = "../../crates/media/src/answers.rs"]
 mod answers;
 #[path = "../../services/gateway/src/api/watch/cursor.rs"]
 mod cursor;
+#[path = "../../crates/inference/src/describe.rs"]
+mod describe;
+#[path = "../../crates/inference/src/device.rs"]
+mod device;
+#[path = "../../crates/inference/src/image.rs"]
+mod image;
+#[path = "../../crates/inference/src/error.rs"]
+mod inference_error;
 #[path = "../../crates/recordings/src/links.rs"]
 mod links;
+#[path = "../../crates/media/src/mp4.rs"]
+mod mp4;
+#[path = "../../crates/media/src/mp4_index.rs"]
+mod mp4_index;
 #[path = "../../crates/recordings/src/names.rs"]
 mod names;
 #[path = "../../services/gateway/src/api/paging.rs"]
 mod paging;
 #[path = "../../services/gateway/src/playback/range.rs"]
 mod range;
+#[path = "../../crates/catalog/src/seal.rs"]
+pub mod seal;
 #[path = "../../crates/catalog/src/source.rs"]
 mod source;
+#[path = "../../crates/inference/src/transcript.rs"]
+mod transcript;
 #[path = "../../services/gateway/src/api/violations.rs"]
 mod violations;
 #[path = "../../workers/ingest/src/wire.rs"]
@@ -35,6 +76,13 @@ mod wire;
 mod media_error;
 #[path = "../../crates/recordings/src/error.rs"]
 mod store_error;
+
+pub use describe::About;
+pub use device::{Device, Placed};
+pub use image::RgbImage;
+pub use inference_error::InferenceError;
+pub use transcript::{SpokenSegment, SpokenWord, Transcript};
+pub use vlm::model_files;
 
 /// Where the included files look for their errors.
 mod error {

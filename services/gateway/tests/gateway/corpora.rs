@@ -1,6 +1,7 @@
 //! What fuzzing found worth keeping (fuzz/corpus) is taken or refused by what a caller reaches, too.
 
 use prost::Message;
+use serde_json::Value;
 use sightline_catalog::source;
 use sightline_egress::Policy;
 use sightline_message::{Body, MAX_OUTPUT, render};
@@ -9,7 +10,7 @@ use sightline_proto::v1;
 use sightline_recordings::Segment;
 use tonic::Code;
 
-use crate::harness::{Gateway, NOW_US};
+use crate::harness::{Gateway, KEY, NOW_US};
 
 fn inputs(target: &str) -> Vec<Vec<u8>> {
     let folder = sightline_testkit::repository()
@@ -73,5 +74,58 @@ async fn tokens_and_links_are_refused_as_the_callers_fault() {
         assert!(gateway.links.check_clip(rtstream, token, NOW_US).is_err());
         let segment = Segment::parse(file);
         assert!(segment.is_none_or(|segment| segment.file_name() == file));
+    }
+}
+
+/// REST's calls in the order in which `fuzz/src/rest.rs` has them.
+const CALLS: [(&str, &str); 19] = [
+    ("POST", "/rtstream"),
+    ("PATCH", "/rtstream/{id}"),
+    ("GET", "/rtstream"),
+    ("GET", "/rtstream/{id}/stream"),
+    ("POST", "/rtstream/{id}/index/scene"),
+    ("POST", "/rtstream/{id}/index/scene"),
+    ("PATCH", "/rtstream/{id}/index/scene/idx-1"),
+    ("GET", "/rtstream/{id}/index/scene/idx-1"),
+    ("POST", "/rtstream/{id}/understand"),
+    ("POST", "/rtstream/{id}/indexes"),
+    ("GET", "/rtstream/{id}/understand/und-1/records"),
+    ("POST", "/rtstream/{id}/search"),
+    ("POST", "/rtstream/{id}/transcription"),
+    ("GET", "/rtstream/{id}/transcription"),
+    ("POST", "/rtstream/event"),
+    ("POST", "/rtstream/{id}/index/idx-1/alert"),
+    ("POST", "/collection"),
+    ("PATCH", "/collection/default"),
+    ("POST", "/rtstream/{id}/export"),
+];
+/// What the embeddings service, which is not there, is asked in vain.
+const UNAVAILABLE: u16 = 503;
+
+#[tokio::test]
+async fn bodies_and_queries_are_answered_in_the_envelope() {
+    let gateway = Gateway::start().await;
+    let id = gateway.connect("x", Value::Null).await;
+    for input in inputs("rest_requests") {
+        let Some((kind, rest)) = input.split_first() else {
+            continue;
+        };
+        let (method, path) = CALLS[usize::from(*kind) % CALLS.len()];
+        let path = path.replace("{id}", &id);
+        let mut parts = rest.splitn(2, |byte| *byte == b'\n');
+        let query = String::from_utf8_lossy(parts.next().unwrap_or_default());
+        let body = parts.next().unwrap_or_default();
+        let asked = format!("{path}?{query}");
+        let (path, body) = match (method, asked.parse::<http::Uri>()) {
+            ("GET", Ok(_)) if asked.is_ascii() => (asked, &[][..]),
+            ("GET", _) => continue,
+            _ => (path, body),
+        };
+        let (status, answer) = gateway.raw(method, &path, KEY, body).await;
+        assert!(
+            status < 500 || status == UNAVAILABLE,
+            "{method} {path} {}: {status} {answer}",
+            String::from_utf8_lossy(body)
+        );
     }
 }

@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
+use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind, RequestErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::stream::StorageType;
 use async_nats::jetstream::{self, kv};
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions};
 use bytes::Bytes;
@@ -126,10 +127,15 @@ impl Bus {
             source,
         };
         let stream = self.stream(name).await?;
-        let mut subjects = stream
-            .info_with_subjects(subject.to_string())
-            .await
-            .map_err(|source| failed(source.into()))?;
+        let mut subjects = match stream.info_with_subjects(subject.to_string()).await {
+            Ok(subjects) => subjects,
+            Err(source) => {
+                if source.kind() == RequestErrorKind::Other {
+                    self.make_again(name).await?;
+                }
+                return Err(failed(source.into()));
+            }
+        };
         let mut count = 0;
         while let Some((_, messages)) = subjects
             .try_next()
@@ -210,7 +216,7 @@ impl Bus {
         payload: Bytes,
         trace: &TraceContext,
     ) -> Result<PublishAck, BusError> {
-        let subject = subject.to_string();
+        let (name, subject) = (stream_of(subject), subject.to_string());
         let mut message = PublishMessage::build().payload(payload);
         if let Some(id) = id {
             message = message.message_id(id);
@@ -231,7 +237,12 @@ impl Bus {
         });
         match taken.await {
             Ok(Ok(taken)) => Ok(taken),
-            Ok(Err(source)) => Err(failed(source.into())),
+            Ok(Err(source)) => {
+                if source.kind() == PublishErrorKind::StreamNotFound {
+                    self.make_again(name).await?;
+                }
+                Err(failed(source.into()))
+            }
             Err(source) => Err(failed(source.into())),
         }
     }
@@ -249,6 +260,15 @@ impl Bus {
         ) {
             tracing::debug!("what was sent last may not have reached the bus");
         }
+    }
+
+    /// Makes a stream again if it was only in memory: a server that was restarted has lost it. Any other one that is missing is
+    /// for people to look after.
+    pub(crate) async fn make_again(&self, name: StreamName) -> Result<(), BusError> {
+        if name.config().storage == StorageType::Memory {
+            self.ensure(name).await?;
+        }
+        Ok(())
     }
 
     async fn ensure(&self, name: StreamName) -> Result<(), BusError> {

@@ -14,12 +14,11 @@ use tokio::time::{sleep, timeout};
 use tracing::{Instrument, Span};
 
 use crate::connection::Bus;
+use crate::durable::{consumer, pull_one};
 use crate::error::BusError;
 use crate::settling::{Places, bury, fitting, publish_all, settle, with_heartbeat};
 use crate::traced;
-use crate::work::{
-    Outgoing, Received, Refusal, Work, consumer, decode, pause_without_bus, pull_one,
-};
+use crate::work::{Outgoing, Received, Refusal, Work, decode, pause_without_bus};
 
 /// How long to hold back after the bus did not take a result.
 const OUTPUT_PAUSE: Duration = Duration::from_millis(500);

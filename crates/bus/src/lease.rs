@@ -5,16 +5,16 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::{AckKind, Message as Raw};
 
 use tokio::time::timeout;
 
 use crate::connection::Bus;
+use crate::durable::Durable;
 use crate::error::BusError;
 use crate::settling::settle;
 use crate::streams::StreamName;
-use crate::work::{Work, consumer, pull_one};
+use crate::work::Work;
 
 /// How leases are taken.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub struct LeaseConfig {
 pub struct Leases {
     bus: Bus,
     ack_wait: Duration,
-    consumer: Consumer<pull::Config>,
+    durable: Durable,
 }
 
 impl Bus {
@@ -46,11 +46,11 @@ impl Bus {
             max_deliver: -1,
         };
         // Every running stream is one un-acked message: the limit lies far above what a cluster runs.
-        let consumer = consumer(self, &work, 1_000_000).await?;
+        let durable = Durable::make(self, &work, 1_000_000).await?;
         Ok(Leases {
             bus: self.clone(),
             ack_wait: config.ack_wait,
-            consumer,
+            durable,
         })
     }
 }
@@ -63,7 +63,7 @@ impl Leases {
     /// When the bus is not there; call it again after a pause.
     pub async fn next(&mut self) -> Result<Lease, BusError> {
         loop {
-            let pulled = pull_one(&self.bus, &self.consumer).await;
+            let pulled = self.durable.pull_one().await;
             let raw = pulled.map_err(|source| BusError::Consumer {
                 consumer: "ingest".to_owned(),
                 source,

@@ -9,6 +9,7 @@ mod backlog;
 mod config;
 mod connection;
 mod consumers;
+mod durable;
 pub mod embedded;
 mod error;
 mod in_order;

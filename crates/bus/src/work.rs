@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
 use async_nats::jetstream::{AckKind, Message as Raw};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,14 +16,13 @@ use tokio::time::sleep;
 use tracing::Instrument;
 
 use crate::connection::Bus;
+use crate::durable::{Durable, PULL_EXPIRES};
 use crate::error::BusError;
 use crate::settling::{Places, beating, bury, fitting, publish_all, settle, with_heartbeat};
 use crate::streams::StreamName;
 use crate::subjects::Subject;
 use crate::traced;
 
-/// How long one pull waits at the server before it is asked again.
-const PULL_EXPIRES: Duration = Duration::from_secs(5);
 /// Messages of one pull that are handled side by side.
 const BATCH: usize = 100;
 /// How long to hold back when the bus is not there.
@@ -134,10 +132,10 @@ where
     M: Message + Default + 'static,
     H: Handler<M>,
 {
-    let consumer = consumer(bus, &work, 1000).await?;
+    let durable = Durable::make(bus, &work, 1000).await?;
     let worker = Arc::new(Worker {
         bus: bus.clone(),
-        consumer,
+        durable,
         places: Places::of(&work.durable),
         work,
         handler,
@@ -171,10 +169,10 @@ where
 {
     let most = i64::try_from(work.concurrency).unwrap_or(i64::MAX);
     // Several processes share the consumer.
-    let consumer = consumer(bus, &work, most.saturating_mul(10)).await?;
+    let durable = Durable::make(bus, &work, most.saturating_mul(10)).await?;
     let worker = Arc::new(Worker {
         bus: bus.clone(),
-        consumer,
+        durable,
         places: Places::of(&work.durable),
         work,
         handler,
@@ -199,7 +197,7 @@ where
 
 struct Worker<H> {
     bus: Bus,
-    consumer: Consumer<pull::Config>,
+    durable: Durable,
     work: Work,
     places: Places,
     handler: H,
@@ -215,7 +213,7 @@ impl<H> Worker<H> {
         while !self.shutdown.is_cancelled() {
             let pulled = tokio::select! {
                 () = self.shutdown.cancelled() => return,
-                pulled = pull_one(&self.bus, &self.consumer) => pulled,
+                pulled = self.durable.pull_one() => pulled,
             };
             match pulled {
                 Ok(Some(raw)) => self.take_or_pause::<M>(&raw).await,
@@ -242,13 +240,14 @@ impl<H> Worker<H> {
         {
             free.merge(another);
         }
-        let pulling = self.consumer.batch().max_messages(free.num_permits());
+        let consumer = self.durable.present().await?;
+        let pulling = consumer.batch().max_messages(free.num_permits());
         let mut batch = pulling.expires(PULL_EXPIRES).messages().await?;
         loop {
             let raw = tokio::select! {
                 biased;
                 raw = batch.next() => raw.transpose()?,
-                // As in `pull_one`.
+                // As in `durable::pull_one`.
                 () = self.bus.reconnected(connects) => None,
             };
             let (Some(raw), Some(place)) = (raw, free.split(1)) else {
@@ -351,57 +350,6 @@ impl<H> Worker<H> {
     async fn give_up(&self, raw: &Raw, deliveries: u64, reason: String) -> Result<(), BusError> {
         bury(&self.bus, &self.work.durable, raw, deliveries, reason).await?;
         settle(raw, AckKind::Term).await
-    }
-}
-
-/// Makes or finds the durable consumer.
-pub(crate) async fn consumer(
-    bus: &Bus,
-    work: &Work,
-    max_ack_pending: i64,
-) -> Result<Consumer<pull::Config>, BusError> {
-    let config = pull::Config {
-        durable_name: Some(work.durable.clone()),
-        filter_subject: work.filter.clone(),
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: work.ack_wait,
-        // The loop gives up by itself at max_deliver and keeps the message; the server would only stop delivering it.
-        max_deliver: -1,
-        max_ack_pending,
-        ..pull::Config::default()
-    };
-    bus.stream(work.stream)
-        .await?
-        .create_consumer(config)
-        .await
-        .map_err(|source| BusError::Consumer {
-            consumer: work.durable.clone(),
-            source: source.into(),
-        })
-}
-
-/// Waits for one message; None when none came within the pull's time. Dropping the future takes back the pull; a message
-/// that is on its way at that moment is delivered again after `ack_wait`.
-pub(crate) async fn pull_one(
-    bus: &Bus,
-    consumer: &Consumer<pull::Config>,
-) -> Result<Option<Raw>, crate::error::Cause> {
-    let connects = bus.connects();
-    let pulling = async {
-        let mut batch = consumer
-            .batch()
-            .max_messages(1)
-            .expires(PULL_EXPIRES)
-            .messages()
-            .await?;
-        batch.next().await.transpose()
-    };
-    tokio::select! {
-        biased;
-        pulled = pulling => pulled,
-        // A server that was restarted knows nothing of the pull. The library would notice after 10 s: it stops reading a
-        // batch after the first idle heartbeat, so heartbeats can't tell.
-        () = bus.reconnected(connects) => Ok(None),
     }
 }
 

@@ -7,5 +7,6 @@ mod in_order;
 mod leases;
 mod messages;
 mod operating;
+mod restarted;
 mod side_by_side;
 mod work;

@@ -1,6 +1,7 @@
 //! Speech: cut into one utterance a sentence, with the right times.
 
 use std::fs;
+use std::sync::mpsc::sync_channel;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -85,21 +86,29 @@ fn what_is_heard_when_transcription_changes_is_finished_in_its_session() -> Resu
         (17_400_000, wanted(false, 2, 87)),
         (16_600_000, wanted(true, 2, 83)),
     ];
-    let playing = Playing::start(open, wanted(true, 1, 75));
-    let mut heard = Vec::new();
-    while heard.len() < 3 {
-        match playing.reports.recv()? {
+    let (sender, heard) = sync_channel(100);
+    let mut utterances = 0;
+    play_steered(
+        &open,
+        wanted(true, 1, 75),
+        move |report, control| match report {
             Report::Window(window) => {
                 let due = changes.pop_if(|(at_us, _)| window.end_position_us >= *at_us);
                 if let Some((_, take)) = due {
-                    playing.control.take(take);
+                    control.take(take);
                 }
             }
-            Report::Utterance(utterance) => heard.push(utterance),
+            Report::Utterance(utterance) => {
+                let _ = sender.send(utterance);
+                utterances += 1;
+                if utterances == 3 {
+                    control.stop();
+                }
+            }
             _ => {}
-        }
-    }
-    playing.stop()?;
+        },
+    )?;
+    let heard: Vec<Utterance> = heard.try_iter().take(3).collect();
     let sessions: Vec<u32> = heard.iter().map(|u| u.session).collect();
     assert_eq!(sessions, [1, 2, 3]);
     let times: Vec<(i64, i64)> = heard.iter().map(ends).collect();

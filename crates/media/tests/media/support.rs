@@ -118,6 +118,23 @@ pub fn play_all(open: &OpenSource, take: TakeFrom) -> Played {
     Played { reports, end }
 }
 
+/// Plays, and steers by what comes: a change counts before what follows is read, however slow the machine is. Ends when it
+/// is stopped so.
+pub fn play_steered(
+    open: &OpenSource,
+    take: TakeFrom,
+    mut steer: impl FnMut(Report, &Control) + Send + 'static,
+) -> Result<Ended, Failure> {
+    let control = Arc::new(Control::default());
+    control.take(take);
+    let (steered, steer) = (
+        Arc::clone(&control),
+        Mutex::new(move |report, control: &Control| steer(report, control)),
+    );
+    let told = Box::new(move |report| steer.lock().expect("no panic")(report, &steered));
+    play(open, &here(), &control, Arc::new(SystemClock), told)
+}
+
 /// A source that plays beside the test.
 pub struct Playing {
     pub control: Arc<Control>,

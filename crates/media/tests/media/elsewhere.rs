@@ -4,11 +4,12 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use sightline_media::{Control, Failure, Policy, play};
 use sightline_service::clock::SystemClock;
+use sightline_testkit::LONG;
 
 use crate::camera::camera;
 use crate::hostile::peak_mb;
@@ -68,7 +69,7 @@ fn failure(url: &str, allowed: &[&str]) -> Result<Failure> {
         Box::new(|_| {}),
     );
     let failure = played.err().context("it can be read")?;
-    ensure!(started.elapsed() < Duration::from_secs(30), "{failure}");
+    ensure!(started.elapsed() < LONG, "{failure}");
     Ok(failure)
 }
 

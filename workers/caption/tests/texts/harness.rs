@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// Far above what anything here takes.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(120);
 pub const STREAM: &str = "rts-1";
 pub const MODEL: &str = "reader";
 pub const REVISION: &str = "0123456789abcdef";
@@ -188,6 +188,11 @@ impl Worker {
     /// Waits until so many batches had this outcome.
     pub async fn counted(&self, outcome: &str, count: u64) -> Result<()> {
         let line = format!("sightline_caption_batches_total{{outcome=\"{outcome}\"}} {count}");
+        self.shows(&line).await
+    }
+
+    /// Waits until its metrics have this line.
+    pub async fn shows(&self, line: &str) -> Result<()> {
         let waiting = async {
             while !self.metrics.encode().lines().any(|l| l == line) {
                 sleep(Duration::from_millis(5)).await;

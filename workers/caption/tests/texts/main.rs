@@ -136,8 +136,9 @@ async fn where_no_prompt_is_answered_the_scene_is_what_was_said() -> Result<()> 
         assert_eq!(found.model_revision, REVISION);
         assert_eq!(platform.observed("verdict", judged).await?.len(), judged);
     }
-    let refused = "sightline_caption_prompts_refused_total 2";
-    assert!(worker.metrics.encode().lines().any(|line| line == refused));
+    worker
+        .shows("sightline_caption_prompts_refused_total 2")
+        .await?;
     worker.stop().await
 }
 

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// Far above what anything here takes.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(120);
 pub const STREAM: &str = "rts-1";
 const MODEL: &str = "demo-vlm";
 pub const EPOCH_US: i64 = 1_795_514_400_000_000;

@@ -248,7 +248,7 @@ async fn whoever_asks_of_a_window_of_the_past_hears_what_was_judged_when_it_came
         ..JudgeRequest::default()
     };
     let ask = async |model, asked: &str| {
-        let long = Duration::from_secs(60);
+        let long = Duration::from_secs(120);
         let question = question(asked);
         let asked = platform.bus.ask(Ask::Judge(model), &question, long);
         asked.await as Result<JudgeResponse, BusError>

@@ -32,7 +32,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// Far above what anything here takes.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(120);
 pub const STREAM: &str = "rts-1";
 pub const EPOCH_US: i64 = 1_795_514_400_000_000;
 pub const SECOND_US: i64 = 1_000_000;

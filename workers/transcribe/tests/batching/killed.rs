@@ -114,7 +114,7 @@ async fn serve_until_killed(armed: &str) -> Result<()> {
     let now_us: i64 = variable(NOW_US).context("no time")?.parse()?;
     let clock = Arc::new(ManualClock::at(now_us));
     let _worker = serve(&config, clock.clone()).await?;
-    for tenths in 0..600 {
+    for tenths in 0..1200 {
         sleep(Duration::from_millis(100)).await;
         clock.set(now_us + tenths * SECOND_US);
     }

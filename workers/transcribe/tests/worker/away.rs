@@ -1,14 +1,13 @@
 //! Workers that die, and models that can't be had.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sightline_inference::whisper::SAMPLE_RATE;
 use sightline_service::metrics::Metrics;
 use tokio::time::timeout;
 
-use crate::harness::{ENGINE, EPOCH_US, Platform, chunk, example, serve, transcript};
+use crate::harness::{ENGINE, EPOCH_US, LONG, Platform, chunk, example, serve, transcript};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_loses_nothing() -> Result<()> {
@@ -47,7 +46,7 @@ async fn an_utterance_is_held_while_the_model_is_away() -> Result<()> {
     platform.counted(held).await?;
     // A worker that stops gives it back at once, and the next one has it.
     platform.shutdown.cancel();
-    timeout(Duration::from_secs(20), &mut platform.worker)
+    timeout(LONG, &mut platform.worker)
         .await
         .context("it waits for the model")???;
     let (bus, catalog) = (&platform.bus, &platform.catalog);

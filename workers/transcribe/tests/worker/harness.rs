@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// Far above what anything here takes.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(120);
 pub const STREAM: &str = "rts-1";
 pub const ENGINE: &str = "demo-whisper";
 pub const EPOCH_US: i64 = 1_795_514_400_000_000;
@@ -119,6 +119,14 @@ impl Platform {
             }
         };
         timeout(LONG, waiting).await.context("it was never taken")
+    }
+
+    /// How many questions for what is still being said had this outcome.
+    pub fn interim(&self, outcome: &str) -> usize {
+        let start = format!("sightline_transcribe_interim_total{{outcome=\"{outcome}\"}} ");
+        let text = self.metrics.encode();
+        let count = text.lines().find_map(|line| line.strip_prefix(&start));
+        count.and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 
     /// Waits until the exported metrics have this line.

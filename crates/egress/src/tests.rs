@@ -11,17 +11,17 @@ use http::HeaderMap;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::*;
 
 /// Far above what anything here takes.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(120);
 const SHORT: Timeouts = Timeouts {
-    connect: Duration::from_millis(400),
-    total: Duration::from_millis(400),
+    connect: Duration::from_secs(1),
+    total: Duration::from_secs(1),
 };
 
 fn loopback() -> Policy {
@@ -72,6 +72,14 @@ where
 
 async fn answering(response: &'static str) -> String {
     receiver(move |mut stream| async move { stream.write_all(response.as_bytes()).await }).await
+}
+
+/// An address at which nobody listens, nor comes to while the socket lives.
+fn nobody(host: [u8; 4]) -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((host, 0).into()).expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    (socket, address)
 }
 
 #[tokio::test]
@@ -282,9 +290,7 @@ async fn who_breaks_off_or_talks_nonsense_is_an_error() {
         let error = post(&patient(), &url).await.expect_err("no answer");
         assert!(matches!(error, EgressError::Broken { .. }), "{error:?}");
     }
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = free.local_addr().expect("bound");
-    drop(free);
+    let (_reserved, address) = nobody([127, 0, 0, 1]);
     let error = post(&patient(), &format!("http://{address}/"))
         .await
         .expect_err("nobody there");
@@ -399,9 +405,7 @@ async fn a_name_is_judged_by_what_it_resolves_to_every_time() {
 async fn the_next_address_is_tried_when_one_does_not_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let open = listener.local_addr().expect("bound");
-    let closed = TcpListener::bind("127.0.0.2:0").await.expect("a free port");
-    let dead = closed.local_addr().expect("bound");
-    drop(closed);
+    let (_reserved, dead) = nobody([127, 0, 0, 2]);
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.expect("a connection");
         read_request(&mut stream).await.expect("a request");

@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::harness::{LONG, Platform, eventually};
 
-/// A worker that answers with its name, or never when asked for the moment -1.
+/// A worker that answers with its name, and takes its time when asked for the moment -1: longer than a busy machine takes to
+/// have others ask and give up.
 fn answering(
     bus: &Bus,
     name: &'static str,
@@ -26,7 +27,7 @@ fn answering(
             asked.fetch_add(1, Ordering::SeqCst);
             async move {
                 if question.at_us == -1 {
-                    sleep(Duration::from_secs(1)).await;
+                    sleep(Duration::from_secs(3)).await;
                 }
                 ThumbnailResponse {
                     error: format!("{name} {}", question.at_us),
@@ -87,7 +88,7 @@ async fn who_is_gone_is_not_answered() -> Result<()> {
     let worker = answering(bus, "a", &asked, &shutdown);
     eventually(|| async { Ok(ask(bus, 0, LONG).await.ok()) }).await?;
     asked.store(0, Ordering::SeqCst);
-    // Two places are taken for a second; who asks meanwhile and gives up before that costs no work.
+    // Two places are taken for a while; who asks meanwhile and gives up before that costs no work.
     let long = [0, 1].map(|_| {
         let bus = bus.clone();
         tokio::spawn(async move { ask(&bus, -1, LONG).await })

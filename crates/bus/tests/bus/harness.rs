@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use prost::Message;
+use rustix::process::{Pid, Signal, kill_process};
 use sightline_bus::embedded::EmbeddedServer;
 use sightline_bus::{
     Bus, Handler, ObservationKind, Outgoing, Received, Refusal, StreamName, Subject, Work, work,
@@ -18,9 +19,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Longest wait for anything in these tests.
-pub const LONG: Duration = Duration::from_secs(30);
-/// How long a worker may be silent here.
-pub const ACK_WAIT: Duration = Duration::from_millis(600);
+pub const LONG: Duration = Duration::from_secs(120);
+/// How long a worker may be silent here: longer than a busy machine lets one wait that is not.
+pub const ACK_WAIT: Duration = Duration::from_secs(2);
 
 pub struct Platform {
     pub bus: Bus,
@@ -52,10 +53,18 @@ impl Platform {
 
     /// Kills the server, which is then started again.
     pub fn kill_server(&self) -> Result<()> {
+        self.signal(Signal::KILL)
+    }
+
+    /// Holds the server still: it is there, and answers nobody.
+    pub fn freeze_server(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
         let pid = self.server.pid().context("it runs")?.cast_signed();
-        let pid = rustix::process::Pid::from_raw(pid).context("a process")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
-        Ok(())
+        let pid = Pid::from_raw(pid).context("a process")?;
+        Ok(kill_process(pid, signal)?)
     }
 
     /// Waits until the bus holds `count` messages of a subject.

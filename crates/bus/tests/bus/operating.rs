@@ -1,7 +1,6 @@
 //! Servers as operators run them: with keys and encryption, and with streams from other releases.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,19 +10,21 @@ use async_nats::jetstream;
 use nkeys::KeyPair;
 use sightline_bus::{Bus, BusConfig, BusError, Login, StreamName};
 
-use crate::harness::{Platform, observation, scene};
+use crate::harness::{Platform, eventually, observation, scene};
 
-/// A server with a configuration of its own; killed when it is dropped.
+/// A server with a configuration of its own, on a port that it chooses; killed when it is dropped.
 struct Server(Child);
 
 impl Server {
     fn start(dir: &Path, config: &str) -> Result<Self> {
-        fs::create_dir_all(dir)?;
+        fs::create_dir_all(dir.join("ports"))?;
         let file = dir.join("nats.conf");
-        let store = dir.join("store").display().to_string();
+        let [store, ports] = ["store", "ports"].map(|name| dir.join(name).display().to_string());
         fs::write(
             &file,
-            format!("jetstream {{ store_dir: {store:?} }}\n{config}\n"),
+            format!(
+                "listen: \"127.0.0.1:-1\"\nports_file_dir: {ports:?}\njetstream {{ store_dir: {store:?} }}\n{config}\n"
+            ),
         )?;
         // Debian puts it where only administrators' shells look.
         let program = ["/usr/sbin/nats-server", "nats-server"]
@@ -37,6 +38,20 @@ impl Server {
             .context("nats-server")?;
         Ok(Self(child))
     }
+
+    /// Where it listens: it writes that to a file once it does.
+    async fn port(dir: &Path) -> Result<u16> {
+        eventually(|| async {
+            let Some(file) = fs::read_dir(dir.join("ports"))?.next() else {
+                return Ok(None);
+            };
+            let text = fs::read_to_string(file?.path())?;
+            let after = text.split("127.0.0.1:").nth(1);
+            let port = after.and_then(|rest| rest.split('"').next()?.parse().ok());
+            Ok(port)
+        })
+        .await
+    }
 }
 
 impl Drop for Server {
@@ -44,11 +59,6 @@ impl Drop for Server {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    Ok(listener.local_addr()?.port())
 }
 
 fn config(url: String) -> BusConfig {
@@ -82,16 +92,17 @@ fn certificate(dir: &Path) -> Result<[std::path::PathBuf; 2]> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_encrypts_and_knows_keys_takes_the_right_one() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let port = free_port()?;
     let key = KeyPair::new_user();
     let [certificate, private] = certificate(dir.path())?;
     let text = format!(
-        "listen: \"127.0.0.1:{port}\"\nauthorization {{ users: [ {{ nkey: {} }} ] }}\ntls {{ cert_file: {:?}, key_file: {:?} }}",
+        "authorization {{ users: [ {{ nkey: {} }} ] }}\ntls {{ cert_file: {:?}, key_file: {:?} }}",
         key.public_key(),
         certificate.display().to_string(),
         private.display().to_string(),
     );
-    let _server = Server::start(&dir.path().join("nats"), &text)?;
+    let nats = dir.path().join("nats");
+    let _server = Server::start(&nats, &text)?;
+    let port = Server::port(&nats).await?;
     let seed = key.seed()?;
     let right = BusConfig {
         login: Login::Nkey(seed.clone()),

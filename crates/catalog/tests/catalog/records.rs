@@ -14,7 +14,7 @@ use sightline_proto::v1::Event;
 use tempfile::TempDir;
 
 /// Longest wait for anything here.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(120);
 
 pub struct Platform {
     pub bus: Bus,

@@ -165,7 +165,8 @@ async fn text_of(dir: &Path, model: EmbeddingModel) -> Result<String> {
 fn bytes_in(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(dir)? {
-        bytes += entry?.metadata()?.len();
+        // Some may be removed meanwhile.
+        bytes += entry?.metadata().map_or(0, |metadata| metadata.len());
     }
     Ok(bytes)
 }

@@ -105,5 +105,7 @@ async fn deleting_a_stream_takes_everything_even_while_the_store_is_away() {
         .expect("finished");
     let mut deleted = records.deleted();
     deleted.sort();
+    // An answer may come too late, and then it is asked for again.
+    deleted.dedup();
     assert_eq!(deleted, [id, gone.stream.id]);
 }

@@ -38,13 +38,13 @@ use tonic::{Request, Status};
 use tonic_types::StatusExt;
 use url::Url;
 
+pub use sightline_testkit::LONG;
+
 pub const KEY: &str = "test-key-1";
 /// What the gateway's clock shows.
 pub const NOW_US: i64 = 1_764_000_000_000_000;
 /// How long links work.
 pub const LIFETIME_US: i64 = 3_600_000_000;
-/// Longest wait for anything in these tests.
-pub const LONG: Duration = Duration::from_secs(20);
 
 type WithKey = InterceptedService<Channel, fn(Request<()>) -> Result<Request<()>, Status>>;
 

@@ -356,23 +356,39 @@ async fn a_call_that_is_given_up_stops_its_work() {
     records.state().hangs = true;
     let gateway = Gateway::start_with(records.endpoint(), Default::default()).await;
     let mut client = gateway.client().await;
-    let search = v1::SearchRequest {
-        query: "a white car".to_owned(),
-        rtstream_id: client.camera().await.id,
+    let rtstream_id = client.camera().await.id;
+    let search = |query: &str| v1::SearchRequest {
+        query: query.to_owned(),
+        rtstream_id: rtstream_id.clone(),
         ..Default::default()
     };
-    // By its deadline, and by a client that goes away.
-    let mut request = Request::new(search.clone());
-    request.set_timeout(Duration::from_millis(200));
-    let late = client.indexes.search(request).await;
-    late.expect_err("nobody answers");
-    let mut going = client.indexes.clone();
-    let call = tokio::spawn(async move { going.search(search).await });
-    let asked = async || Ok((records.state().searches.len() == 2).then_some(()));
-    until("the second search to be asked", asked)
+    let asked = |query: &str| {
+        let state = records.state();
+        let mut searches = state.searches.iter();
+        searches.any(|search| search.query == query).then_some(())
+    };
+    // By its deadline, which on a slow machine may be over before it is asked; and by a client that goes away.
+    let late = async || {
+        let mut request = Request::new(search("a white car"));
+        request.set_timeout(Duration::from_millis(200));
+        let late = client.indexes.search(request).await;
+        late.expect_err("nobody answers");
+        Ok(asked("a white car"))
+    };
+    until("the first search to be asked", late)
         .await
         .expect("asked");
+    let (mut going, leaving) = (client.indexes.clone(), search("a red car"));
+    let call = tokio::spawn(async move { going.search(leaving).await });
+    until("the second search to be asked", async || {
+        Ok(asked("a red car"))
+    })
+    .await
+    .expect("asked");
     call.abort();
-    let dropped = async || Ok((records.state().dropped == 2).then_some(()));
-    until("both searches to end", dropped).await.expect("ended");
+    let dropped = async || {
+        let state = records.state();
+        Ok((state.dropped == state.searches.len()).then_some(()))
+    };
+    until("all searches to end", dropped).await.expect("ended");
 }

@@ -1,7 +1,5 @@
 //! Watch: live messages, filters, resuming by cursor, slow readers, shutdown.
 
-use std::time::Duration;
-
 use futures::StreamExt;
 use sightline_bus::Ask;
 use sightline_proto::internal::Observation;
@@ -9,6 +7,7 @@ use sightline_proto::time::timestamp;
 use sightline_proto::v1;
 use sightline_proto::v1::watch_request::Kind;
 use sightline_proto::v1::watch_response::Message;
+use sightline_testkit::until;
 use tonic::{Code, Status, Streaming};
 
 use crate::harness::{
@@ -318,9 +317,11 @@ async fn interim_lines_are_for_those_who_ask_and_have_the_cursor_of_what_came_be
         ..after("")
     };
     let (mut along, ready) = Watch::open(&mut client, request).await;
-    while !is_heard().await {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("somebody to read along", async || {
+        Ok(is_heard().await.then_some(()))
+    })
+    .await
+    .expect("in time");
     let said = Observation {
         start_us: NOW_US,
         end_us: NOW_US + 2_000_000,
@@ -372,7 +373,9 @@ async fn interim_lines_are_for_those_who_ask_and_have_the_cursor_of_what_came_be
         .await;
     assert_eq!(plain.next_id().await.0, last);
     drop(along);
-    while is_heard().await {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("nobody to read along", async || {
+        Ok((!is_heard().await).then_some(()))
+    })
+    .await
+    .expect("in time");
 }

@@ -15,7 +15,7 @@ use sightline_proto::v1::rt_stream::{Playback, State};
 use sightline_proto::v1::{self, BacktestRequest, RtStream};
 use sightline_testkit::oracle::no_surprises;
 use sightline_testkit::platform::{
-    Ground, alert, clip_url, connect, connect_recorded, index, start, state,
+    Ground, alert, clip_url, connect, connect_recorded, index, scenes, start, state,
 };
 use sightline_testkit::receiver::Receiver;
 use sightline_testkit::{sample_clip, soon, until};
@@ -48,19 +48,25 @@ async fn a_backtest_fires_where_the_alert_fired() -> Result<()> {
     let stream = state(&mut client, &stream.id, State::Ended).await?;
     ground.drained().await?;
     recorded_whole(&mut client, &stream.id, &sample_clip()).await?;
+    described(&mut client, &activity.id).await?;
 
     // Everything near the threshold, which is everything with one in the middle that is far enough from both ends.
     let told = backtest(&mut client, &request(&stream, &activity)).await?;
     let summary = &told.summary;
     let counts = (summary.from_frames, summary.from_scenes, summary.missing);
     assert_eq!(counts, (WINDOWS, 0, 0), "{summary:?}");
-    let fired = firings(&mut client, &live.id).await?;
-    ensure!(!fired.is_empty(), "the clip has such an event");
+    ensure!(!told.firings.is_empty(), "the clip has such an event");
     let times = |firings: &[v1::Firing]| -> Vec<_> {
         let times = firings.iter().map(|f| (f.start_time, f.end_time));
         times.collect()
     };
-    assert_eq!(times(&told.firings), times(&fired));
+    let mut fired = Vec::new();
+    let same = until("the alert to have fired there", async || {
+        fired = firings(&mut client, &live.id).await?;
+        Ok((times(&told.firings) == times(&fired)).then_some(()))
+    });
+    same.await
+        .with_context(|| format!("{fired:?} is not {:?}", told.firings))?;
     assert_eq!(summary.firings, fired.len() as u64);
     let verdicts = verdicts(&ground, &stream.id).await?;
     for window in &told.judged {
@@ -104,6 +110,7 @@ async fn what_is_not_recorded_is_judged_by_its_descriptions() -> Result<()> {
     start(&mut client, &stream.id).await?;
     let stream = state(&mut client, &stream.id, State::Ended).await?;
     ground.drained().await?;
+    described(&mut client, &activity.id).await?;
     let request = BacktestRequest {
         threshold: Some(0.01),
         ..request(&stream, &activity)
@@ -124,6 +131,15 @@ async fn what_is_not_recorded_is_judged_by_its_descriptions() -> Result<()> {
     }
     ensure!(up.terminate().await?.success(), "{:#?}", up.log());
     no_surprises(&up, &[])
+}
+
+/// Waits until the description of every window is stored.
+async fn described(client: &mut Client, index_id: &str) -> Result<()> {
+    until("every description to be stored", async || {
+        let stored = scenes(client, index_id).await?.len() as u64;
+        Ok((stored == WINDOWS).then_some(()))
+    })
+    .await
 }
 
 /// The whole clip.
@@ -192,8 +208,13 @@ async fn latency(client: &mut Client, alert_id: &str, firings: u64) -> Result<()
     let request = v1::GetLatencyRequest {
         alert_id: alert_id.to_owned(),
     };
-    let latency = client.events.get_latency(request).await?.into_inner();
-    assert_eq!(latency.deliveries, firings, "{latency:?}");
+    // What was delivered is told in its own time.
+    let latency = until("deliveries to be measured", async || {
+        let answer = client.events.get_latency(request.clone()).await?;
+        let latency = answer.into_inner();
+        Ok((latency.deliveries == firings).then_some(latency))
+    })
+    .await?;
     let whole = latency.stages.last().context("the whole")?;
     assert_eq!(
         (latency.stages.len(), whole.name.as_str()),

@@ -5,6 +5,7 @@ mod command_line;
 mod examples;
 mod reflection;
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -149,6 +150,15 @@ impl Server {
 
 fn modules() -> PathBuf {
     repository().join("tests/clients/node/node_modules")
+}
+
+/// An address to which a server can come back: below the ports that the system gives to those who name none, one of whom might have
+/// it by then.
+fn lasting_address() -> Result<String> {
+    let first = std::process::id() % 10_000;
+    let mut addresses = (0..100).map(|next| format!("127.0.0.1:{}", 20_000 + first + next));
+    let free = addresses.find(|address| TcpListener::bind(address).is_ok());
+    free.context("a free port")
 }
 
 /// An all-in-one over its own nats-server, without a key from outside, and its address.

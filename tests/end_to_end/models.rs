@@ -54,8 +54,12 @@ async fn an_index_is_described_by_the_model_that_it_names() -> Result<()> {
     state(&mut client, &stream.id, State::Ended).await?;
     ground.drained().await?;
     for (index, worker) in indexes.iter().zip(&system) {
-        let scenes = scenes(&mut client, &index.id).await?;
-        ensure!(!scenes.is_empty(), "{index:?}");
+        // They are stored in their own time.
+        let scenes = until("scenes of each index", async || {
+            let scenes = scenes(&mut client, &index.id).await?;
+            Ok((!scenes.is_empty()).then_some(scenes))
+        })
+        .await?;
         let revisions = scenes.iter().map(|scene| scene.model_revision.as_str());
         ensure!(
             revisions.into_iter().all(|r| r == worker.model_revision),

@@ -7,7 +7,7 @@ use sightline_proto::v1::audio_batching::Batch;
 use sightline_proto::v1::firing::Basis;
 use sightline_proto::v1::rt_stream::{Playback, State};
 use sightline_proto::v1::{
-    AudioBatching, CreateAudioIndexRequest, Index, ListFiringsRequest, SearchRequest,
+    AudioBatching, CreateAudioIndexRequest, Index, ListFiringsRequest, Scene, SearchRequest,
     UpdateAlertRequest,
 };
 use sightline_testkit::llama::{self, Llama};
@@ -42,6 +42,15 @@ async fn spoken(client: &mut Client, rtstream_id: &str) -> Result<Index> {
     };
     let made = client.indexes.create_audio_index(request).await?;
     made.into_inner().index.context("an index")
+}
+
+/// An index's scenes, once some are stored, which takes its own time.
+async fn stored(client: &mut Client, index_id: &str) -> Result<Vec<Scene>> {
+    until("scenes to be stored", async || {
+        let scenes = scenes(client, index_id).await?;
+        Ok((!scenes.is_empty()).then_some(scenes))
+    })
+    .await
 }
 
 /// An alert that every verdict makes fire.
@@ -86,12 +95,14 @@ async fn a_server_elsewhere_describes_and_reads_and_judges() -> Result<()> {
     state(&mut client, &stream.id, State::Ended).await?;
     ground.drained().await?;
 
-    let described = scenes(&mut client, &seen.id).await?;
-    ensure!(!described.is_empty());
+    let described = stored(&mut client, &seen.id).await?;
     ensure!(described.iter().all(|scene| !scene.text.is_empty()));
-    ensure!(!transcript(&mut client, &stream.id).await?.is_empty());
-    let batches = scenes(&mut client, &heard.id).await?;
-    ensure!(!batches.is_empty());
+    until("words to be stored", async || {
+        let words = transcript(&mut client, &stream.id).await?;
+        Ok((!words.is_empty()).then_some(()))
+    })
+    .await?;
+    let batches = stored(&mut client, &heard.id).await?;
     for batch in &batches {
         ensure!(batch.prompt_applied, "{batch:?}");
         ensure!(!batch.transcript.is_empty() && batch.text != batch.transcript);

@@ -11,7 +11,7 @@ import time
 import videodb
 
 
-def wait(what, poll, seconds=90):
+def wait(what, poll, seconds=120):
     """What `poll` returns, once that is something."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -242,11 +242,11 @@ def settled(stream):
 
 
 def stream_export(stream):
-    """The export, unless the worker is still stopping."""
+    """The export, unless the worker is still stopping or writing."""
     try:
         return stream.export()
-    except videodb.InvalidRequestError as error:
-        if "running" in str(error):
+    except videodb.VideodbError as error:
+        if "running" in str(error) or "ask again" in str(error):
             return None
         raise
 
@@ -318,7 +318,7 @@ async def main(base_url, api_key, url, hook):
         collection, stream, told = await asyncio.to_thread(
             calls, connection, socket.connection_id, url, hook, base_url
         )
-        heard = await asyncio.wait_for(heard, 90)
+        heard = await asyncio.wait_for(heard, 120)
         told["socket"] = told_by(heard, stream.id)
     told["export"] = exported(collection, stream)
     stream.start()

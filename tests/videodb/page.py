@@ -13,7 +13,7 @@ import time
 import videodb
 
 
-def wait(what, poll, seconds=90):
+def wait(what, poll, seconds=120):
     """What `poll` returns, once that is something."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -72,7 +72,7 @@ async def main(base_url, api_key, url, hook):
 
     # Transcription
     started = rtstream.start_transcript(ws_connection_id=ws.connection_id)
-    transcript = await asyncio.wait_for(first(ws, "transcript"), 90)
+    transcript = await asyncio.wait_for(first(ws, "transcript"), 120)
     said = await asyncio.to_thread(
         wait, "words", lambda: rtstream.get_transcript(page=1, page_size=100, start=0)["transcription_records"]
     )

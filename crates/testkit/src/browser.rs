@@ -11,7 +11,7 @@ use tokio::process::Command;
 use crate::repository;
 
 /// How long one look at a player page may take, with the start of the browser.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(240);
 /// Debian's package.
 const CHROMIUM: &str = "/usr/bin/chromium";
 /// What of its last words an error repeats.
@@ -20,7 +20,7 @@ const LAST_WORDS: usize = 2000;
 /// Opens a player page, lets it play for a second, then seeks to `seek_seconds`. See `play.mjs` for what comes back.
 ///
 /// # Errors
-/// When `scripts/setup test` has not installed what it takes, or the browser does not come back within a minute.
+/// When `scripts/setup test` has not installed what it takes, or the browser does not come back.
 pub async fn play(url: &str, seek_seconds: f64) -> Result<Value> {
     lead("play.mjs", &[url, &seek_seconds.to_string()], DEADLINE).await
 }

@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-use crate::{repository, soon};
+use crate::repository;
+
+/// How long a script may take: each of its steps may on a slow machine, and nextest ends a test after 300 s.
+const LONGEST: Duration = Duration::from_secs(280);
 
 /// Runs a script of `tests/` with these arguments; what it prints. Its standard error is the error when it fails.
 ///
@@ -24,7 +28,8 @@ pub async fn run(script: &str, arguments: &[&str]) -> Result<String> {
         .kill_on_drop(true)
         .spawn()
         .with_context(|| missing(&python))?;
-    let output = soon(script, child.wait_with_output()).await??;
+    let output = tokio::time::timeout(LONGEST, child.wait_with_output()).await;
+    let output = output.with_context(|| format!("{script} takes too long"))??;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),

@@ -11,7 +11,7 @@ import { WatchRequest_Kind, WatchService } from "./gen/sightline/v1/watch_pb.js"
 
 const [baseUrl, url] = process.argv.slice(2);
 const key = process.env.SIGHTLINE_API_KEY ?? "";
-const deadline = { timeoutMs: 60_000 };
+const deadline = { timeoutMs: 110_000 };
 
 const withKey: Interceptor = (next) => (request) => {
   request.header.set("x-access-token", key);
@@ -50,12 +50,12 @@ async function scenes(rtstreamId: string, indexId: string, count: number, cursor
   return { texts, cursor };
 }
 
-/** What a search finds, as soon as two scenes can be found. */
+/** What a search finds, as soon as two scenes can be found and one of them says what is looked for. */
 async function found(rtstreamId: string, query: string) {
-  const end = Date.now() + 60_000;
+  const end = Date.now() + 110_000;
   for (;;) {
     const { hits } = await indexes.search({ query, rtstreamId }, deadline);
-    if (hits.length > 1 || Date.now() > end) return hits;
+    if ((hits.length > 1 && hits[0].score > 0.5) || Date.now() > end) return hits;
     await new Promise((wake) => setTimeout(wake, 100));
   }
 }

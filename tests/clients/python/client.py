@@ -20,7 +20,7 @@ from grpc_tools import protoc
 
 GENERATED, SERVER, CLIP = sys.argv[1:]
 KEY = (("x-access-token", os.environ["SIGHTLINE_API_KEY"]),)
-DEADLINE = 60
+DEADLINE = 110
 
 
 def generate():
@@ -81,11 +81,11 @@ def scenes(stream, index, count, cursor=""):
 
 
 def found(stream, query):
-    """What a search finds, as soon as two scenes can be found."""
+    """What a search finds, as soon as two scenes can be found and one of them says what is looked for."""
     end = time.monotonic() + DEADLINE
     while time.monotonic() < end:
         hits = call(indexes.Search, index_pb2.SearchRequest(query=query, rtstream_id=stream.id)).hits
-        if len(hits) > 1:
+        if len(hits) > 1 and hits[0].score > 0.5:
             return hits
         time.sleep(0.1)
     raise TimeoutError(query)

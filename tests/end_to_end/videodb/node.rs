@@ -1,18 +1,21 @@
 //! The official VideoDB client for Node, from npm.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use sightline_testkit::oracle::no_surprises;
 use sightline_testkit::platform::{KEY, clip_url};
 use sightline_testkit::receiver::Receiver;
-use sightline_testkit::soon;
 use tokio::process::Command;
 
 use super::platform;
 use crate::ground;
 use crate::playback::get;
+
+/// How long the script may take: each of its steps may on a slow machine.
+const LONGEST: Duration = Duration::from_secs(280);
 
 #[tokio::test]
 async fn the_official_client_for_node_calls_what_it_has() -> Result<()> {
@@ -70,7 +73,8 @@ async fn run(arguments: &[&str]) -> Result<Value> {
         .kill_on_drop(true)
         .spawn()
         .context("node does not start: run `scripts/setup test`, which installs it")?;
-    let output = soon("videodb/node/client.mjs", child.wait_with_output()).await??;
+    let output = tokio::time::timeout(LONGEST, child.wait_with_output()).await;
+    let output = output.context("videodb/node/client.mjs takes too long")??;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}\n{said}", output.status);
     Ok(serde_json::from_slice(&output.stdout)?)

@@ -8,7 +8,7 @@ import { connect } from 'videodb';
 const [baseUrl, apiKey, url, hook] = process.argv.slice(2);
 
 /** What `poll` returns, once that is something. */
-async function wait(what, poll, seconds = 90) {
+async function wait(what, poll, seconds = 120) {
   for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
     const found = await poll();
     if (found) return found;
@@ -31,7 +31,8 @@ const socket = await connection.connectWebsocket();
 await socket.connect();
 const heard = {};
 socket.onMessage((message) => {
-  heard[message.channel] ??= message;
+  // Nothing of what is still being said is kept.
+  if (message.data?.is_final ?? true) heard[message.channel] ??= message;
 });
 
 const collection = await connection.getCollection();

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use sightline_testkit::platform::clip_url;
+use sightline_testkit::until;
 
 use crate::clients::Server;
 
@@ -39,12 +40,21 @@ async fn a_receivers_secret_is_shown_and_rotated() -> Result<()> {
     let shown = server.json(&["endpoint", "secret", id]).await?;
     assert_eq!(shown[0]["secret"], rotated[0]["secret"]);
     server.refused(&["endpoint", "rotate", id], 1).await?;
-    let tested = server.table(&["endpoint", "test", id]).await?;
+    let tested = answered(&server, &["endpoint", "test", id]).await?;
     ensure!(tested[0].contains("cannot connect"), "{tested:#?}");
     let enabled = server.table(&["endpoint", "enable", id]).await?;
     ensure!(enabled.join(" ").contains("enabled"), "{enabled:#?}");
     let again = ["alert", "redeliver", &alert, "--from", "1h"];
-    let again = server.table(&again).await?;
+    let again = answered(&server, &again).await?;
     assert_eq!(again, ["0 firings are delivered once more"]);
     server.stop().await
+}
+
+/// What a command shows that asks whoever posts webhooks, once that has begun to listen.
+async fn answered(server: &Server, command: &[&str]) -> Result<Vec<String>> {
+    until("somebody to be there who posts webhooks", async || {
+        let (code, lines, _) = server.sightline(command).await?;
+        Ok((code == 0).then_some(lines))
+    })
+    .await
 }

@@ -20,12 +20,17 @@ mod vectors;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Error, Result};
 use clap::Parser;
 use sightline_service::telemetry;
 
 use crate::args::{Cli, Command, LogFormat};
+
+/// How long blocking calls under way may take at the end. A model that listens while the process ends finds its library taken down
+/// under it, which is a crash; one that hangs, or a file system that does, must not keep a process that has drained.
+const BLOCKING: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(arguments());
@@ -48,8 +53,7 @@ fn main() -> ExitCode {
         telemetry::flush().await;
         result
     });
-    // A blocking call that hangs (a model, a file system) must not keep a process that has drained.
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(BLOCKING);
     match result {
         Ok(code) => code,
         Err(error) => fail(&error),

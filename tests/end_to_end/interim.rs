@@ -55,7 +55,8 @@ async fn what_is_being_said_comes_before_what_was_said() -> Result<()> {
 
     let (mut finals, mut told, mut cursor) = (Vec::new(), 0, String::new());
     let mut said_us = 0;
-    while finals.len() < SAID.len() {
+    // Each sentence lasts for two lines or more; a machine that is busy with other things leaves some out.
+    while finals.len() < SAID.len() || told == 0 {
         let (line, place) = line(&mut along).await?;
         let start_us = line.start_time.as_ref().map_or(0, micros);
         ensure!(start_us >= said_us, "it was over: {line:?}");
@@ -69,22 +70,23 @@ async fn what_is_being_said_comes_before_what_was_said() -> Result<()> {
         (cursor, said_us) = (place, line.end_time.as_ref().map_or(0, micros));
         finals.push(line);
     }
-    // Each sentence lasts for two lines or more; a machine that is busy with other things leaves some out.
-    ensure!(told > 0, "nothing was told before it was over");
     let texts: Vec<&str> = finals.iter().map(|line| line.text.as_str()).collect();
-    assert_eq!(texts, SAID);
+    ensure!(texts.starts_with(&SAID), "{texts:?}");
     for expected in &finals {
         assert_eq!(line(&mut plain).await?.0.id, expected.id);
     }
     // Nothing else is kept.
     stop(&mut client, &stream.id).await?;
     ground.drained().await?;
-    let kept = transcript(&mut client, &stream.id).await?;
+    let kept = until("all to be kept", async || {
+        let kept = transcript(&mut client, &stream.id).await?;
+        Ok((kept.len() >= finals.len()).then_some(kept))
+    })
+    .await?;
     ensure!(
         kept.iter().all(|line| !line.interim && !line.id.is_empty()),
         "{kept:?}"
     );
-    ensure!(kept.len() >= SAID.len(), "{kept:?}");
     ensure!(up.terminate().await?.success(), "{:#?}", up.log());
     no_surprises(&up, &[])
 }

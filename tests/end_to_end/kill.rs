@@ -83,15 +83,9 @@ async fn finished(
     let ledger = Ledger::read(&ground.bus, stream).await?;
     assert_eq!(ledger.windows(index), (0..18).collect::<Vec<u64>>());
     ledger.compare(&mut roles.client, stream, &[index]).await?;
-    let mut told: Vec<String> = receiver
-        .webhooks(1)
-        .await?
-        .into_iter()
-        .map(|webhook| webhook.id)
-        .collect();
-    told.sort();
-    told.dedup();
-    assert_eq!(told, ledger.firings());
+    let fired = ledger.firings();
+    ensure!(!fired.is_empty(), "nothing was fired");
+    receiver.told(&fired).await?;
     recorded_whole(&mut roles.client, stream, &sample_clip()).await?;
     assert_eq!(ledger.recording_gaps(), []);
     let epoch = state(&mut roles.client, stream, State::Ended)

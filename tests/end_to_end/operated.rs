@@ -33,6 +33,15 @@ async fn admin(process: &Process) -> Result<String> {
     Ok(format!("http://{}", address.await?))
 }
 
+/// Waits until a process that serves probes is ready.
+pub async fn ready(process: &Process) -> Result<()> {
+    let probe = format!("{}/readyz", admin(process).await?);
+    until("the process to be ready", async || {
+        Ok((get(&probe).await?.0 == 200).then_some(()))
+    })
+    .await
+}
+
 /// What a process exposes is on the page, and what is on the page without labels is exposed.
 pub async fn exposes_what_the_page_lists(process: &Process) -> Result<()> {
     let (status, text) = get(&format!("{}/metrics", admin(process).await?)).await?;

@@ -190,7 +190,7 @@ fn run(config: &Path) -> Result<Child> {
         .context("nats-server: scripts/setup demo installs it")
 }
 
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
+pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let mut ports = [0; N];
     let mut held = Vec::new();
     for port in &mut ports {

@@ -1,7 +1,6 @@
 //! A real server of RTMP, HLS and files over HTTP: Debian's nginx with its RTMP module.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,10 +9,14 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::LONG;
+use crate::nats::free_ports;
 
 /// Where Debian's packages put the program, which an ordinary user's PATH may lack, and the module.
 const PROGRAM: &str = "/usr/sbin/nginx";
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
+
+/// How many pairs of ports are tried.
+const TRIES: u32 = 5;
 
 /// A server on two free ports of 127.0.0.1. What is published to its RTMP application `live` is also cut into HLS.
 pub struct Nginx {
@@ -29,11 +32,24 @@ impl Nginx {
     /// # Errors
     /// When it does not come up.
     pub fn start() -> Result<Self> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match Self::start_once() {
+                // Somebody else may have taken a port that was free.
+                Err(error) if tries < TRIES && format!("{error}").contains("bind()") => {}
+                started => return started,
+            }
+        }
+    }
+
+    fn start_once() -> Result<Self> {
+        let [rtmp, http] = free_ports()?;
         let mut nginx = Self {
             dir: tempfile::tempdir()?,
             running: None,
-            rtmp: free_port()?,
-            http: free_port()?,
+            rtmp,
+            http,
         };
         fs::create_dir_all(nginx.folder().join("live"))?;
         fs::write(nginx.dir.path().join("nginx.conf"), nginx.config())?;
@@ -143,5 +159,6 @@ impl Drop for Nginx {
 /// # Errors
 /// When there is none.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    let [port] = free_ports()?;
+    Ok(port)
 }

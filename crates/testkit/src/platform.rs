@@ -200,19 +200,23 @@ impl Ground {
     /// # Errors
     /// When work is never done.
     pub async fn drained(&self) -> Result<()> {
-        for stream in [
-            StreamName::Frames,
-            StreamName::Audio,
-            StreamName::Observations,
-            StreamName::Deliveries,
-        ] {
-            until(
-                &format!("{} to be worked off", stream.as_str()),
-                async || Ok((self.bus.backlog(stream).await? == 0).then_some(())),
-            )
-            .await?;
-        }
-        Ok(())
+        // What is worked off leaves these. A worker that still loads its model has no consumer, and thus no backlog.
+        self.emptied(StreamName::Frames).await?;
+        self.emptied(StreamName::Audio).await?;
+        until("OBSERVATIONS to be worked off", async || {
+            let backlog = self.bus.backlog(StreamName::Observations).await?;
+            Ok((backlog == 0).then_some(()))
+        })
+        .await?;
+        self.emptied(StreamName::Deliveries).await
+    }
+
+    async fn emptied(&self, stream: StreamName) -> Result<()> {
+        until(&format!("{} to be empty", stream.as_str()), async || {
+            let left = self.bus.subjects(stream, ">").await?;
+            Ok(left.is_empty().then_some(()))
+        })
+        .await
     }
 }
 

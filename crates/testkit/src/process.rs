@@ -110,6 +110,14 @@ impl Process {
         pid.and_then(Pid::from_raw)
     }
 
+    /// Whether it has ended, killed or by itself.
+    ///
+    /// # Errors
+    /// When that can't be said.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Kills it as `kill -9` does, and waits until it is gone.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! A webhook receiver on a free port that remembers everything, and answers as a test tells it.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -74,6 +75,23 @@ impl Receiver {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone())
+    }
+
+    /// Waits until exactly these ids have come, in any order; whatever comes twice counts once.
+    ///
+    /// # Errors
+    /// When others come, or these do not; the error lists what came.
+    pub async fn told(&self, ids: &[String]) -> Result<()> {
+        let expected: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+        let mut came = Vec::new();
+        let told = crate::until("what is told", async || {
+            came = self.webhooks(0).await?;
+            let told: BTreeSet<&str> = came.iter().map(|webhook| webhook.id.as_str()).collect();
+            ensure!(told.is_subset(&expected), "{told:?} instead of {ids:?}");
+            Ok((told == expected).then_some(()))
+        })
+        .await;
+        told.with_context(|| format!("{came:?} instead of {ids:?}"))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use gstreamer as gst;
@@ -9,10 +10,15 @@ use gstreamer::glib;
 use gstreamer_rtsp_server as server;
 use gstreamer_rtsp_server::prelude::*;
 
+use crate::LONG;
+
 /// Where the file is mounted.
 const MOUNT: &str = "/stream";
 /// The role of a client that knows the credentials.
 const ROLE: &str = "viewer";
+
+/// Between two tries to have a port.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How a client proves who it is.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +55,16 @@ impl RtspServer {
     /// # Errors
     /// When the server can't be started.
     pub fn start_on(file: &Path, port: u16) -> Result<Self> {
-        Self::start_with(file, "h264", port, None)
+        let deadline = Instant::now() + LONG;
+        loop {
+            match Self::start_with(file, "h264", port, None) {
+                // One that was given back may be the near end of somebody's connection for a moment.
+                Err(_) if port != 0 && Instant::now() < deadline => {
+                    std::thread::park_timeout(PAUSE);
+                }
+                started => return started,
+            }
+        }
     }
 
     /// Serves a file with H.265 instead on a free port of 127.0.0.1.

@@ -117,6 +117,23 @@ impl Fleet {
         Ok(())
     }
 
+    /// Starts those again that have ended by themselves, as supervisors do: one that loses the bus while it starts ends.
+    ///
+    /// # Errors
+    /// When one does not come up.
+    pub async fn supervise(&mut self) -> Result<()> {
+        let mut ended = Vec::new();
+        for (who, member) in &mut self.members {
+            if member.process.has_ended()? {
+                ended.push(*who);
+            }
+        }
+        for who in ended {
+            self.begin(who).await?;
+        }
+        Ok(())
+    }
+
     /// Where a process listens.
     pub fn url(&self, who: Who) -> Option<String> {
         self.members.get(&who)?.url.clone()

@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval};
 
 use super::fleet::{Fleet, Who};
+use super::growing::{more, recovers};
 use super::outages::AWAY;
 use crate::ground;
 use crate::recording::is_ingest_child;
@@ -47,10 +48,16 @@ const LOGS: &str = env!("CARGO_TARGET_TMPDIR");
 /// The sample clip, in seconds.
 const CLIP: u64 = 90;
 /// What survivors say of those that were killed, besides what is said while the bus is away.
-const EXPECTED: [(&str, &str); 1] = [(
-    "the source is opened again",
-    "a child was killed, or began before its camera",
-)];
+const EXPECTED: [(&str, &str); 2] = [
+    (
+        "the source is opened again",
+        "a child was killed, or began before its camera",
+    ),
+    (
+        "delivered again and again, and never settled",
+        "two workers that had a window were killed",
+    ),
+];
 
 /// How long it goes on, and with how much.
 pub struct Story {
@@ -110,6 +117,7 @@ impl Killer {
             let mut seconds = interval(Duration::from_secs(1));
             for _ in 0..=self.dice.below(story.pause) {
                 seconds.tick().await;
+                fleet.supervise().await?;
                 self.look(fleet);
             }
         }
@@ -210,31 +218,6 @@ async fn watched(
     Ok((stream.id, index.id))
 }
 
-/// Waits until so many more windows of each stream are described.
-async fn more(fleet: &Fleet, streams: &[(String, String)], windows: usize) -> Result<()> {
-    for (stream, index) in streams {
-        let mut before = None;
-        let mut failed = None;
-        let going = until("more windows", async || {
-            // The bus may be away.
-            match Ledger::read(&fleet.ground.bus, stream).await {
-                Ok(ledger) => {
-                    let now = ledger.windows(index).len();
-                    let first = *before.get_or_insert(now);
-                    Ok((now >= first + windows).then_some(()))
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    Ok(None)
-                }
-            }
-        })
-        .await;
-        going.with_context(|| format!("{stream}: {before:?} before, {failed:?}"))?;
-    }
-    Ok(())
-}
-
 /// What is played, and to whom it is told.
 struct Stage {
     fleet: Fleet,
@@ -281,9 +264,9 @@ impl Stage {
     }
 
     /// It goes on, and a fresh event passes; then everything is stopped. The stream of that event and its index.
-    async fn finish(&self, streams: &[(String, String)]) -> Result<(String, String)> {
+    async fn finish(&mut self, streams: &[(String, String)]) -> Result<(String, String)> {
+        recovers(&mut self.fleet, streams, 2).await?;
         let mut client = self.fleet.client(0).await?;
-        more(&self.fleet, streams, 2).await?;
         let fresh = watched(&mut client, &self.short, Playback::Fast, &self.receiver).await?;
         state(&mut client, &fresh.0, State::Ended).await?;
         until("a fresh event", async || {

@@ -5,6 +5,7 @@ mod abuse;
 mod clock;
 mod draining;
 pub mod fleet;
+mod growing;
 mod killed;
 mod kills;
 mod long;

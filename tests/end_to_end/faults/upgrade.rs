@@ -69,11 +69,9 @@ pub async fn roll(from: &Path, to: &Path) -> Result<()> {
     let ledger = Ledger::read(&fleet.ground.bus, &stream).await?;
     assert_eq!(ledger.windows(&index), (0..18).collect::<Vec<u64>>());
     ledger.compare(&mut client, &stream, &[&index]).await?;
-    let told = receiver.webhooks(1).await?.into_iter();
-    let mut told: Vec<String> = told.map(|webhook| webhook.id).collect();
-    told.sort();
-    told.dedup();
-    assert_eq!(told, ledger.firings());
+    let fired = ledger.firings();
+    ensure!(!fired.is_empty(), "nothing was fired");
+    receiver.told(&fired).await?;
     fleet.end(&[]).await
 }
 

@@ -1,7 +1,7 @@
 //! OpenTelemetry: which collector a server tells of itself, by the variables that every program has for it.
 
 use clap::Args;
-use sightline_service::telemetry::Otlp;
+use sightline_service::telemetry::{Headers, Otlp};
 
 use crate::args::Command;
 
@@ -22,6 +22,18 @@ pub struct OtelArgs {
         help_heading = HEADING
     )]
     pub otlp_endpoint: Option<String>,
+    /// What its requests carry besides, as NAME=VALUE,... with values percent-encoded: authorization=Bearer%20KEY. Better given as
+    /// the variable, since other users of the machine see a command line.
+    #[arg(
+        long,
+        value_name = "PAIRS",
+        env = "OTEL_EXPORTER_OTLP_HEADERS",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true,
+        help_heading = HEADING
+    )]
+    pub otlp_headers: Headers,
     /// What the process is called there; "sightline" for `up` and "sightline-ROLE" for a role if unset.
     #[arg(
         long,
@@ -63,6 +75,7 @@ impl OtelArgs {
         attributes.retain(|(key, _)| key != NAME && !key.is_empty());
         Some(Otlp {
             endpoint,
+            headers: self.otlp_headers.clone(),
             service: own
                 .filter(|name| !name.is_empty())
                 .or(named)

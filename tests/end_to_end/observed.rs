@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use sightline_proto::v1::rt_stream::Playback;
 use sightline_testkit::oracle::no_surprises;
-use sightline_testkit::otlp::{Collector, Span};
+use sightline_testkit::otlp::{Collector, HEADERS, Span};
 use sightline_testkit::platform::{Ground, alert, clip_url, connect, index, scenes, start};
 use sightline_testkit::process::Process;
 use sightline_testkit::receiver::{Receiver, Webhook};
@@ -27,7 +27,12 @@ struct Told {
 async fn told(collector: &Collector, further: &[&str]) -> Result<Told> {
     let ground = ground().await?;
     let receiver = Receiver::start().await?;
-    let mut arguments = vec!["--otlp-endpoint", &*collector.url];
+    let mut arguments = vec![
+        "--otlp-endpoint",
+        &*collector.url,
+        "--otlp-headers",
+        HEADERS,
+    ];
     arguments.extend(further);
     let (up, mut client) = ground.up(&arguments).await?;
     let stream = connect(&mut client, &clip_url()?, Playback::Fast).await?;

@@ -5,16 +5,15 @@ use std::error::Error;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use gstreamer::glib;
 use http::header::{
     ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION,
     RANGE, USER_AGENT,
 };
-use percent_encoding::percent_decode_str;
 use sightline_egress::{Egress, EgressError, Opened, Policy, Timeouts};
 use url::{Origin, Url};
 
 use crate::error::Failure;
+use crate::proof::Proof;
 use crate::target::forbidden;
 
 /// How long connecting may take, and each piece of an answer.
@@ -30,7 +29,7 @@ pub(crate) struct Client {
     egress: Egress,
     /// Who is told the password.
     origin: Origin,
-    authorization: Option<HeaderValue>,
+    proof: Option<Proof>,
 }
 
 /// An answer whose body comes piece by piece.
@@ -50,7 +49,7 @@ impl Client {
         let client = Self {
             egress: Egress::new(policy.clone(), TIMEOUTS),
             origin: url.origin(),
-            authorization: basic(url),
+            proof: Proof::of(url),
         };
         (client, bare)
     }
@@ -65,7 +64,8 @@ impl Client {
         range: Option<(u64, Option<u64>)>,
     ) -> Result<Answer, Failure> {
         let mut url = url.clone();
-        for _ in 0..=MAX_REDIRECTS {
+        let mut is_proven = false;
+        for _ in 0..=MAX_REDIRECTS + 1 {
             let headers = self.headers(&url, range);
             let opened = self.egress.open(url.as_str(), headers).await;
             let opened = opened.map_err(|error| explain(&url, error))?;
@@ -80,6 +80,13 @@ impl Client {
                     return Err(Failure::permanent(reason));
                 }
                 301 | 302 | 303 | 307 | 308 => url = followed(&url, &opened)?,
+                401 if !is_proven
+                    && self
+                        .proof(&url)
+                        .is_some_and(|proof| proof.asked(&opened.headers)) =>
+                {
+                    is_proven = true;
+                }
                 401 | 407 => {
                     return Err(Failure::permanent(
                         "the server refuses the user name and password, or asks for some",
@@ -93,13 +100,16 @@ impl Client {
         ))
     }
 
+    /// What may be told to the server of a URL.
+    fn proof(&self, url: &Url) -> Option<&Proof> {
+        self.proof.as_ref().filter(|_| url.origin() == self.origin)
+    }
+
     fn headers(&self, url: &Url, range: Option<(u64, Option<u64>)>) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static("sightline"));
-        if let Some(authorization) = &self.authorization
-            && url.origin() == self.origin
-        {
-            headers.insert(AUTHORIZATION, authorization.clone());
+        if let Some(proof) = self.proof(url).and_then(|proof| proof.header(url)) {
+            headers.insert(AUTHORIZATION, proof);
         }
         if let Some((from, to)) = range {
             let last = to.map_or(String::new(), |to| to.saturating_sub(1).to_string());
@@ -150,20 +160,6 @@ impl Answer {
     pub(crate) fn takes_ranges(&self) -> bool {
         self.header(ACCEPT_RANGES).eq_ignore_ascii_case("bytes")
     }
-}
-
-/// The header that proves who asks, from the credentials in a URL.
-fn basic(url: &Url) -> Option<HeaderValue> {
-    if url.username().is_empty() && url.password().is_none() {
-        return None;
-    }
-    let decoded = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
-    let mut pair = decoded(url.username());
-    pair.push(b':');
-    pair.extend(decoded(url.password().unwrap_or_default()));
-    let mut value = HeaderValue::from_str(&format!("Basic {}", glib::base64_encode(&pair))).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 fn followed(url: &Url, opened: &Opened) -> Result<Url, Failure> {

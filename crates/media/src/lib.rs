@@ -29,6 +29,7 @@ mod mp4_index;
 mod picture;
 mod pitch;
 mod play;
+mod proof;
 mod record;
 mod rtmp;
 mod rtsp;

@@ -2,6 +2,7 @@
 //! and metrics by OTLP.
 
 mod exporting;
+mod headers;
 mod lines;
 mod measured;
 mod sending;
@@ -12,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 
 pub use exporting::{Otlp, export, flush, register_metrics};
+pub use headers::Headers;
 pub use lines::LogFormat;
 
 /// A part of what takes log lines and spans.

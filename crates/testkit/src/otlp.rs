@@ -35,6 +35,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
+/// What its clients have to be told, as `OTEL_EXPORTER_OTLP_HEADERS`.
+pub const HEADERS: &str = "authorization=Bearer%20whose%20it%20is";
 /// Things of each kind that are kept; a test that makes more has gone wrong.
 const KEPT: usize = 100_000;
 
@@ -108,7 +110,7 @@ impl Drop for Collector {
 }
 
 impl Collector {
-    /// Starts one that takes everything.
+    /// Starts one that takes everything of whoever sends [`HEADERS`].
     ///
     /// # Errors
     /// When no port can be had.
@@ -116,11 +118,12 @@ impl Collector {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let came = Arc::new(Came::default());
+        let taking = || Taking(Arc::clone(&came));
         let mut server = Server::builder();
         let server = server
-            .add_service(TraceServiceServer::new(Taking(Arc::clone(&came))))
-            .add_service(LogsServiceServer::new(Taking(Arc::clone(&came))))
-            .add_service(MetricsServiceServer::new(Taking(Arc::clone(&came))));
+            .add_service(TraceServiceServer::with_interceptor(taking(), demand))
+            .add_service(LogsServiceServer::with_interceptor(taking(), demand))
+            .add_service(MetricsServiceServer::with_interceptor(taking(), demand));
         let serving = server.serve_with_incoming(TcpListenerStream::new(listener));
         let serving = tokio::spawn(serving).abort_handle();
         Ok(Self { url, came, serving })
@@ -144,6 +147,19 @@ impl Collector {
     /// Every series as it came last, by process.
     pub fn series(&self) -> Vec<Series> {
         lock(&self.came.series).clone()
+    }
+}
+
+/// Lets those in who say who they are.
+#[allow(
+    clippy::result_large_err,
+    reason = "the library's own type of an interceptor"
+)]
+fn demand(request: Request<()>) -> Result<Request<()>, Status> {
+    let told = request.metadata().get("authorization");
+    match told.map(|value| value.as_bytes()) {
+        Some(b"Bearer whose it is") => Ok(request),
+        _ => Err(Status::unauthenticated("whose telemetry is this?")),
     }
 }
 

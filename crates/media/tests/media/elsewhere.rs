@@ -168,7 +168,8 @@ fn a_password_is_for_the_server_that_it_was_given_for() -> Result<()> {
         let count = stream.read(&mut head).unwrap_or(0);
         let head = String::from_utf8_lossy(&head[..count]).to_ascii_lowercase();
         seen.fetch_or(head.contains("authorization"), Ordering::Relaxed);
-        let _ = stream.write_all(answer("404 Not Found", "", "").as_bytes());
+        let asks = "WWW-Authenticate: Basic realm=\"a\"\r\n";
+        let _ = stream.write_all(answer("401 Unauthorized", asks, "").as_bytes());
     })?;
     let location = format!("Location: http://viewer:s3cret@127.0.0.1:{other}/\r\n");
     let port = answering(answer("302 Found", &location, ""))?;
@@ -177,7 +178,7 @@ fn a_password_is_for_the_server_that_it_was_given_for() -> Result<()> {
         &["127.0.0.1"],
     )?;
     ensure!(
-        failure.reason.contains("404") && !failure.reason.contains("s3cret"),
+        failure.reason.contains("user name") && !failure.reason.contains("s3cret"),
         "{failure}"
     );
     ensure!(!told.load(Ordering::Relaxed), "the other server was told");

@@ -2,6 +2,7 @@
 
 mod bad;
 mod camera;
+mod digest;
 mod elsewhere;
 mod hearing;
 mod hostile;

@@ -32,6 +32,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::Status;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
@@ -39,11 +40,14 @@ use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::Layer;
 
 use super::sending::{DEADLINE, Outbox, Signal, Taken, run};
-use super::{Part, TelemetryError, measured};
+use super::{Headers, Part, TelemetryError, measured};
 use crate::Shutdown;
 use crate::clock::Clock;
 use crate::metrics::{Metrics, Values};
 use crate::trace;
+
+/// The connection to it.
+type Collector = InterceptedService<Channel, Headers>;
 
 /// How often metrics are sent.
 const EVERY: Duration = Duration::from_secs(10);
@@ -61,6 +65,8 @@ const OWN: &str = "sightline";
 pub struct Otlp {
     /// The collector, as http://HOST:PORT or https://HOST:PORT.
     pub endpoint: String,
+    /// What its requests carry besides.
+    pub headers: Headers,
     /// What kind of process this is: `service.name`.
     pub service: String,
     /// The release: `service.version`.
@@ -112,6 +118,7 @@ pub fn register_metrics(metrics: &Metrics) {
 /// What waits until [`export`] begins to send it.
 struct Prepared {
     channel: Endpoint,
+    headers: Headers,
     resource: Resource,
     dropped: Dropped,
     spans: Receiver<SpanData>,
@@ -161,6 +168,7 @@ pub(super) fn parts(otlp: &Otlp, filter: EnvFilter) -> Result<[Part; 2], Telemet
     let logging = OpenTelemetryTracingBridge::new(&logger).with_filter(filter.and(own_lines));
     *lock(&PREPARED) = Some(Prepared {
         channel,
+        headers: otlp.headers.clone(),
         resource,
         dropped,
         spans,
@@ -210,7 +218,7 @@ pub fn export(metrics: &Metrics, clock: Arc<dyn Clock>) {
     };
     let (dropped, stop) = (prepared.dropped, Shutdown::new());
     dropped.register(metrics);
-    let channel = prepared.channel.connect_lazy();
+    let channel = InterceptedService::new(prepared.channel.connect_lazy(), prepared.headers);
     let resource: ResourceAttributesWithSchema = (&prepared.resource).into();
     let message = ResourceMessage {
         attributes: resource.attributes.0.clone(),
@@ -288,7 +296,7 @@ impl LogProcessor for Outbox<Line> {
 }
 
 struct Traces {
-    client: TraceServiceClient<Channel>,
+    client: TraceServiceClient<Collector>,
     resource: ResourceAttributesWithSchema,
 }
 
@@ -304,7 +312,7 @@ impl Signal for Traces {
 }
 
 struct Logs {
-    client: LogsServiceClient<Channel>,
+    client: LogsServiceClient<Collector>,
     resource: ResourceMessage,
 }
 
@@ -345,7 +353,7 @@ fn scope(name: &str) -> Scope {
 
 /// Sends the metrics, as `/metrics` shows them.
 struct Measuring {
-    client: MetricsServiceClient<Channel>,
+    client: MetricsServiceClient<Collector>,
     resource: ResourceMessage,
     metrics: Metrics,
     started_us: i64,

@@ -1,23 +1,26 @@
-//! A cluster on one machine: three nats-servers and ten processes of roles. Each of them is killed and comes back while two streams
-//! are watched, and nothing that was acknowledged is lost or doubled.
+//! A cluster on one machine: three nats-servers and ten processes of roles, each on a host of its own. One after the other is cut off and
+//! joined again, killed and started again while two streams are watched, and nothing that was acknowledged is lost or doubled.
 
-use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use sightline_catalog::Catalog;
-use sightline_proto::v1::rt_stream::State;
+use sightline_proto::v1::rt_stream::{Playback, State};
+use sightline_testkit::hosts::Hosts;
 use sightline_testkit::nats::{Cluster, SERVERS};
-use sightline_testkit::oracle::Ledger;
-use sightline_testkit::platform::{Ground, start, state};
+use sightline_testkit::platform::{Ground, state, stop};
 use sightline_testkit::receiver::Receiver;
 use sightline_testkit::until;
 
-use crate::faults::fleet::Fleet;
-use crate::roles::prepared;
+use crate::faults::fleet::{Fleet, Who};
+use crate::faults::kills::{EXPECTED, Witness, accounted, long_clip, more, watched};
+use crate::faults::outages::AWAY;
 
-/// How soon another worker has a dead one's streams.
+/// How soon another worker has the streams of one that is dead or cut off.
 const TAKEOVER: Duration = Duration::from_secs(15);
+/// Longer than everything takes.
+const CLIP: Duration = Duration::from_secs(1800);
 /// Each with how many processes of it.
 const ROLES: [(&str, usize); 6] = [
     ("embeddings", 1),
@@ -27,103 +30,168 @@ const ROLES: [(&str, usize); 6] = [
     ("caption", 2),
     ("transcribe", 1),
 ];
-const WINDOWS: u64 = 18;
+/// Those of which another one goes on meanwhile, or which what is described does not wait for.
+const OTHERS: [Who; 7] = [
+    ("caption", 0),
+    ("caption", 1),
+    ("transcribe", 0),
+    ("embeddings", 0),
+    ("alerts", 0),
+    ("gateway", 0),
+    ("gateway", 1),
+];
 
-/// Waits until more windows are described than were.
-async fn goes_on(fleet: &Fleet, streams: &[(String, String)], what: &str) -> Result<()> {
-    let described = async || {
-        let mut windows = 0;
-        for (stream, index) in streams {
-            let ledger = Ledger::read(&fleet.ground.bus, stream).await?;
-            windows += ledger.windows(index).len();
-        }
-        anyhow::Ok(windows)
-    };
-    let all = streams.len() * WINDOWS as usize;
-    let before = until("what is described", async || Ok(described().await.ok())).await?;
-    until(&format!("more to be described after {what}"), async || {
-        let now = described().await.unwrap_or_default();
-        Ok((now > before || now == all).then_some(()))
-    })
-    .await
+/// Streams, each with its index.
+type Streams = [(String, String)];
+
+/// Each process on its host, the first hosts being those of the nats-servers.
+fn placed(fleet: &mut Fleet, hosts: &Hosts) -> Result<()> {
+    let processes = ROLES.iter();
+    let processes = processes.flat_map(|&(role, count)| (0..count).map(move |n| (role, n)));
+    for (who, host) in processes.zip(SERVERS..) {
+        fleet.place(who, hosts.host(host)?);
+    }
+    Ok(())
 }
 
-#[tokio::test]
-async fn every_part_of_a_cluster_may_die() -> Result<()> {
-    let mut cluster = Cluster::start()?;
-    let ground = Ground::over(env!("CARGO_BIN_EXE_sightline"), &cluster).await?;
-    let receiver = Receiver::start().await?;
-    let catalog = Catalog::open(&ground.bus).await?;
-    let mut fleet = Fleet::new(ground);
-    for (role, _) in ROLES {
-        fleet.tell(role, &["--nats-replicas", &SERVERS.to_string()]);
-    }
-    fleet.begin_all(&ROLES).await?;
-    let mut client = fleet.client(0).await?;
-    let streams = [
-        prepared(&mut client, &receiver).await?,
-        prepared(&mut client, &receiver).await?,
-    ];
-    for (stream, _) in &streams {
-        start(&mut client, stream).await?;
-    }
-    goes_on(&fleet, &streams, "the start").await?;
-
-    // A worker dies and does not come back: the other one has its streams soon.
-    let dead = fleet.holder(&catalog, &streams[0].0).context("held")?;
-    fleet.kill(dead).await?;
-    let killed = Instant::now();
-    for (stream, _) in &streams {
+/// A worker that runs a stream is gone: the other one has them all soon.
+async fn taken_over(fleet: &Fleet, catalog: &Catalog, streams: &Streams, gone: Who) -> Result<()> {
+    let since = Instant::now();
+    for (stream, _) in streams {
         until("the other worker to hold it", async || {
-            let holder = fleet.holder(&catalog, stream);
-            Ok(holder.filter(|holder| *holder != dead))
+            let holder = fleet.holder(catalog, stream);
+            Ok(holder.filter(|holder| *holder != gone))
         })
         .await?;
     }
-    ensure!(killed.elapsed() < TAKEOVER, "{:?}", killed.elapsed());
+    ensure!(since.elapsed() < TAKEOVER, "{:?}", since.elapsed());
+    more(fleet, streams, 1).await
+}
+
+async fn ingest_workers(
+    fleet: &mut Fleet,
+    hosts: &Hosts,
+    catalog: &Catalog,
+    streams: &Streams,
+) -> Result<()> {
+    let holder = |fleet: &Fleet| fleet.holder(catalog, &streams[0].0).context("held");
+    let dead = holder(fleet)?;
+    fleet.kill(dead).await?;
+    taken_over(fleet, catalog, streams, dead).await?;
     fleet.begin(dead).await?;
-    goes_on(&fleet, &streams, "ingest").await?;
-
-    for (role, number) in [
-        ("caption", 0),
-        ("caption", 1),
-        ("transcribe", 0),
-        ("embeddings", 0),
-        ("alerts", 0),
-        ("gateway", 0),
-        ("gateway", 1),
-    ] {
-        fleet.kill((role, number)).await?;
-        fleet.begin((role, number)).await?;
-        goes_on(&fleet, &streams, role).await?;
+    let lost = holder(fleet)?;
+    let host = hosts.host(SERVERS + place_of(lost)?)?;
+    if host.cut()? {
+        taken_over(fleet, catalog, streams, lost).await?;
+        host.mend()?;
     }
-    for number in 0..SERVERS {
-        cluster.kill(number)?;
-        goes_on(&fleet, &streams, "a nats-server was killed").await?;
-        cluster.restart(number).await?;
-    }
+    more(fleet, streams, 1).await
+}
 
-    // Either gateway tells how it ended.
-    for gateway in 0..2 {
-        let mut client = fleet.client(gateway).await?;
-        for (stream, index) in &streams {
-            state(&mut client, stream, State::Ended).await?;
-            fleet.ground.drained().await?;
-            let ledger = Ledger::read(&fleet.ground.bus, stream).await?;
-            assert_eq!(ledger.windows(index), (0..WINDOWS).collect::<Vec<_>>());
-            ledger.compare(&mut client, stream, &[index]).await?;
+/// Which of the hosts behind the nats-servers' is a process's.
+fn place_of(who: Who) -> Result<usize> {
+    let (role, number) = who;
+    let before = ROLES.iter().take_while(|(of, _)| *of != role);
+    let before: usize = before.map(|(_, count)| count).sum();
+    ensure!(ROLES.iter().any(|(of, _)| *of == role), "no role {role}");
+    Ok(before + number)
+}
+
+async fn other_roles(fleet: &mut Fleet, hosts: &Hosts, streams: &Streams) -> Result<()> {
+    for who in OTHERS {
+        let host = hosts.host(SERVERS + place_of(who)?)?;
+        if host.cut()? {
+            let going = more(fleet, streams, 1).await;
+            going.with_context(|| format!("{who:?} is cut off"))?;
+            host.mend()?;
         }
-    }
-    let mut fired = BTreeSet::new();
-    for (stream, _) in &streams {
-        fired.extend(Ledger::read(&fleet.ground.bus, stream).await?.firings());
-    }
-    ensure!(!fired.is_empty());
-    let told = receiver.webhooks(fired.len()).await?.into_iter();
-    let told: BTreeSet<String> = told.map(|webhook| webhook.id).collect();
-    assert_eq!(told, fired);
-    for (who, _) in fleet.running() {
-        fleet.stop(who).await?;
+        fleet.kill(who).await?;
+        fleet.begin(who).await?;
+        let going = more(fleet, streams, 1).await;
+        going.with_context(|| format!("{who:?} was killed"))?;
     }
     Ok(())
+}
+
+async fn nats_servers(
+    fleet: &Fleet,
+    cluster: &mut Cluster,
+    hosts: &Hosts,
+    streams: &Streams,
+) -> Result<()> {
+    for number in 0..SERVERS {
+        let host = hosts.host(number)?;
+        if host.cut()? {
+            let going = more(fleet, streams, 1).await;
+            going.with_context(|| format!("nats-server {number} is cut off"))?;
+            host.mend()?;
+            cluster.caught_up(number).await?;
+        }
+        cluster.kill(number)?;
+        let going = more(fleet, streams, 1).await;
+        going.with_context(|| format!("nats-server {number} is dead"))?;
+        cluster.restart(number).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_part_of_a_cluster_may_be_cut_off_and_die() -> Result<()> {
+    let processes: usize = ROLES.iter().map(|(_, count)| count).sum();
+    let hosts = Hosts::start(u8::try_from(SERVERS + processes)?)?;
+    let mut cluster = Cluster::start(&hosts)?;
+    let ground = Ground::over(env!("CARGO_BIN_EXE_sightline"), &cluster).await?;
+    let clip = long_clip(ground.dir(), CLIP).await?;
+    let root = ground.dir().display().to_string();
+    let receiver = Receiver::start_at(hosts.address).await?;
+    let catalog = Catalog::open(&ground.bus).await?;
+    let mut fleet = Fleet::new(ground);
+    placed(&mut fleet, &hosts)?;
+    for (role, _) in ROLES {
+        fleet.tell(role, &["--nats-replicas", &SERVERS.to_string()]);
+    }
+    for role in ["gateway", "ingest"] {
+        fleet.tell(role, &["--media-root", &root]);
+    }
+    for role in ["gateway", "alerts"] {
+        fleet.tell(role, &["--allow-egress", &hosts.address.to_string()]);
+    }
+    fleet.begin_all(&ROLES).await?;
+    let witness = Witness::start(&fleet.ground.bus).await?;
+    let mut client = fleet.client(0).await?;
+    let url = format!("file://{}", clip.display());
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        streams.push(watched(&mut client, &url, Playback::RealTime, &receiver).await?);
+    }
+    more(&fleet, &streams, 1).await?;
+
+    let told = async {
+        ingest_workers(&mut fleet, &hosts, &catalog, &streams).await?;
+        other_roles(&mut fleet, &hosts, &streams).await?;
+        nats_servers(&fleet, &mut cluster, &hosts, &streams).await?;
+        // Either gateway tells of them.
+        for gateway in 0..2 {
+            let mut client = fleet.client(gateway).await?;
+            for (stream, _) in &streams {
+                state(&mut client, stream, State::Active).await?;
+            }
+        }
+        let mut client = fleet.client(0).await?;
+        for (stream, _) in &streams {
+            stop(&mut client, stream).await?;
+        }
+        fleet.ground.drained().await?;
+        let costly = 2 * (SERVERS + OTHERS.len());
+        accounted(&fleet, &receiver, &streams, &witness.seen(), costly).await
+    }
+    .await;
+    let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster");
+    if told.is_err() {
+        fleet.write_logs(&logs)?;
+    }
+    told.with_context(|| format!("logs are in {}", logs.display()))?;
+    let expected = [&EXPECTED[..], &AWAY].concat();
+    let expected: Vec<&str> = expected.iter().map(|(text, _)| *text).collect();
+    fleet.end(&expected).await
 }

@@ -3,6 +3,7 @@
 
 pub mod browser;
 pub mod dice;
+pub mod hosts;
 pub mod llama;
 pub mod nats;
 pub mod nginx;

@@ -1,6 +1,6 @@
 //! nats-servers as an operator runs them: three that keep every stream three times, or one with a small disk.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::hosts::{Host, Hosts};
 use crate::until;
 
 /// How many servers there are, and how often each stream is kept.
@@ -25,8 +26,9 @@ pub struct Cluster {
 
 struct Server {
     config: PathBuf,
+    host: Host,
     /// Where it tells how it is.
-    monitor: u16,
+    monitor: SocketAddr,
     child: Child,
 }
 
@@ -67,7 +69,7 @@ impl Small {
         );
         std::fs::write(&config, text)?;
         Ok(Self {
-            child: run(&config)?,
+            child: run(Command::new(program()), &config)?,
             url: format!("nats://127.0.0.1:{port}"),
             _dir: dir,
         })
@@ -88,36 +90,44 @@ impl Small {
 }
 
 impl Cluster {
-    /// Starts the servers on free ports.
+    /// Starts a server on each of the first hosts.
     ///
     /// # Errors
-    /// When nats-server can't be run.
-    pub fn start() -> Result<Self> {
+    /// When nats-server can't be run, or there are too few hosts.
+    pub fn start(hosts: &Hosts) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let ports = free_ports::<{ 3 * SERVERS }>()?;
-        let (clients, rest) = ports.split_at(SERVERS);
-        let (routes, monitors) = rest.split_at(SERVERS);
-        let address = |port: &u16| format!("nats://127.0.0.1:{port}");
-        let peers: Vec<String> = routes.iter().map(address).collect();
-        let servers = clients.iter().zip(routes).zip(monitors).enumerate();
-        let servers = servers.map(|(number, ((client, route), monitor))| {
+        let hosts = (0..SERVERS).map(|number| hosts.host(number).cloned());
+        let hosts: Vec<Host> = hosts.collect::<Result<_>>()?;
+        let at = |first: usize| {
+            let addresses = hosts.iter().zip(&ports[first..first + SERVERS]);
+            let addresses = addresses.map(|(host, port)| SocketAddr::from((host.address, *port)));
+            addresses.collect::<Vec<_>>()
+        };
+        let (clients, routes, monitors) = (at(0), at(SERVERS), at(2 * SERVERS));
+        let url = |address: &SocketAddr| format!("nats://{address}");
+        let peers: Vec<String> = routes.iter().map(url).collect();
+        let servers = hosts.iter().enumerate().map(|(number, host)| {
             let config = dir.path().join(format!("n{number}.conf"));
             let store = dir.path().join(format!("n{number}"));
             let text = format!(
-                "server_name: n{number}\nlisten: \"127.0.0.1:{client}\"\nhttp: \"127.0.0.1:{monitor}\"\n\
+                "server_name: n{number}\nlisten: \"{}\"\nhttp: \"{}\"\n\
                  jetstream {{ store_dir: {store:?} }}\n\
-                 cluster {{ name: test, listen: \"127.0.0.1:{route}\", routes: [{}] }}\n",
+                 cluster {{ name: test, listen: \"{}\", routes: [{}] }}\n",
+                clients[number],
+                monitors[number],
+                routes[number],
                 peers.join(", "),
             );
             std::fs::write(&config, text)?;
-            let child = run(&config)?;
             Ok(Server {
+                child: run(host.command(program()), &config)?,
                 config,
-                monitor: *monitor,
-                child,
+                host: host.clone(),
+                monitor: monitors[number],
             })
         });
-        let urls: Vec<String> = clients.iter().map(address).collect();
+        let urls: Vec<String> = clients.iter().map(url).collect();
         Ok(Self {
             servers: servers.collect::<Result<_>>()?,
             url: urls.join(","),
@@ -159,7 +169,16 @@ impl Cluster {
     /// When nats-server can't be run, or does not catch up.
     pub async fn restart(&mut self, number: usize) -> Result<()> {
         let server = self.servers.get_mut(number).context("no such server")?;
-        server.child = run(&server.config)?;
+        server.child = run(server.host.command(program()), &server.config)?;
+        self.caught_up(number).await
+    }
+
+    /// Waits until a server has what the others have.
+    ///
+    /// # Errors
+    /// When it does not catch up.
+    pub async fn caught_up(&self, number: usize) -> Result<()> {
+        let server = self.servers.get(number).context("no such server")?;
         let monitor = server.monitor;
         until("the nats-server to catch up", async || {
             Ok(is_healthy(monitor).await.unwrap_or(false).then_some(()))
@@ -169,23 +188,24 @@ impl Cluster {
 }
 
 /// What `/healthz` says.
-async fn is_healthy(monitor: u16) -> Result<bool> {
-    let mut stream = TcpStream::connect(("127.0.0.1", monitor)).await?;
+async fn is_healthy(monitor: SocketAddr) -> Result<bool> {
+    let mut stream = TcpStream::connect(monitor).await?;
     stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     Ok(answer.starts_with("HTTP/1.0 200"))
 }
 
-fn run(config: &Path) -> Result<Child> {
+fn program() -> &'static str {
     // Debian puts it where only administrators' shells look.
-    let program = ["/usr/sbin/nats-server", "nats-server"]
-        .into_iter()
-        .find(|program| Path::new(program).exists());
-    Command::new(program.unwrap_or("nats-server"))
-        .arg("-c")
-        .arg(config)
-        .stderr(Stdio::null())
+    let all = ["/usr/sbin/nats-server", "nats-server"];
+    let found = all.into_iter().find(|program| Path::new(program).exists());
+    found.unwrap_or("nats-server")
+}
+
+fn run(mut program: Command, config: &Path) -> Result<Child> {
+    program.arg("-c").arg(config).stderr(Stdio::null());
+    program
         .spawn()
         .context("nats-server: scripts/setup demo installs it")
 }

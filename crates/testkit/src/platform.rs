@@ -1,6 +1,7 @@
 //! The platform under test: a nats-server, the binary's processes over it, and a client.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,6 +12,7 @@ use sightline_proto::v1::rt_stream::{Playback, State};
 use sightline_proto::v1::{self, Alert, Index, RtStream};
 use tempfile::TempDir;
 
+use crate::hosts::Host;
 use crate::nats::Cluster;
 use crate::process::Process;
 use crate::proxy::Proxy;
@@ -152,16 +154,17 @@ impl Ground {
     /// # Errors
     /// When it does not come up.
     pub async fn role(&self, role: &str, further: &[&str]) -> Result<(Process, Option<String>)> {
-        self.role_of(&self.binary, role, further).await
+        self.role_of(&self.binary, None, role, further).await
     }
 
-    /// The same with another release's binary.
+    /// The same with another release's binary, or on a host.
     ///
     /// # Errors
     /// When it does not come up.
     pub async fn role_of(
         &self,
         binary: &Path,
+        host: Option<&Host>,
         role: &str,
         further: &[&str],
     ) -> Result<(Process, Option<String>)> {
@@ -187,7 +190,8 @@ impl Ground {
             arguments.extend(["--allow-source", "127.0.0.1"]);
         }
         arguments.extend(further);
-        let mut process = Process::start(binary, arguments, &[("SIGHTLINE_API_KEY", KEY)])?;
+        let command = host.map_or_else(|| Command::new(binary), |host| host.command(binary));
+        let mut process = Process::run(command, arguments, &[("SIGHTLINE_API_KEY", KEY)])?;
         let line = process.line().await?;
         let address = line
             .split_once(" on ")

@@ -39,9 +39,22 @@ impl Process {
         arguments: impl IntoIterator<Item = impl Into<OsString>>,
         environment: &[(&str, &str)],
     ) -> Result<Self> {
+        Self::run(std::process::Command::new(binary), arguments, environment)
+    }
+
+    /// The same for a command that runs the binary somewhere, such as [`crate::hosts::Host::command`].
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn run(
+        command: std::process::Command,
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
         let name = arguments.first().map(|a| a.to_string_lossy().into_owned());
-        let mut command = Command::new(binary);
+        let program = command.get_program().display().to_string();
+        let mut command = Command::from(command);
         command
             .args(&arguments)
             .env_clear()
@@ -54,7 +67,7 @@ impl Process {
         let mut child = command
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
+            .with_context(|| format!("cannot start {program}"))?;
         let stdout = child.stdout.take().context("it has a standard output")?;
         let stderr = child.stderr.take().context("it has a standard error")?;
         let log = Arc::new(Mutex::new(Vec::new()));

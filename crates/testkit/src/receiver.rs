@@ -43,7 +43,15 @@ impl Receiver {
     /// # Errors
     /// When no port can be had.
     pub async fn start() -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::start_at(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// Starts one at an address of this machine.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn start_at(address: Ipv4Addr) -> Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let address = listener.local_addr()?;
         let taken = Taken {
             webhooks: Arc::default(),

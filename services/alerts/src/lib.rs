@@ -129,7 +129,7 @@ pub async fn serve(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(),
         let (shared, watchlist) = (Arc::clone(&shared), Arc::clone(&watchlist));
         let stop = stop.clone();
         parts.spawn(async move {
-            evaluator::run(shared, watchlist, partition, stop)
+            Box::pin(evaluator::run(shared, watchlist, partition, stop))
                 .await
                 .map_err(|source| Error::Partition { partition, source })
         });

@@ -1,6 +1,7 @@
 //! Any number of processes of each role over one bus, each of which a test may end and start again.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -8,6 +9,7 @@ use rustix::process::Pid;
 use sightline_catalog::Catalog;
 use sightline_proto::client::Client;
 use sightline_proto::internal::RunRecord;
+use sightline_testkit::hosts::Host;
 use sightline_testkit::oracle::surprises;
 use sightline_testkit::platform::{Ground, KEY};
 use sightline_testkit::process::Process;
@@ -37,6 +39,8 @@ pub struct Fleet {
     pub ground: Ground,
     /// The binary of processes that are started from now on.
     pub binary: PathBuf,
+    /// Where they are, if not all on this machine's loopback.
+    places: BTreeMap<Who, Host>,
     /// What every process of a role is told besides.
     told: Vec<(&'static str, Vec<String>)>,
     members: BTreeMap<Who, Member>,
@@ -50,6 +54,7 @@ impl Fleet {
         Self {
             binary: ground.binary.clone(),
             ground,
+            places: BTreeMap::new(),
             told: Vec::new(),
             members: BTreeMap::new(),
             logs: Vec::new(),
@@ -60,6 +65,11 @@ impl Fleet {
     pub fn tell(&mut self, role: &'static str, further: &[&str]) {
         let further = further.iter().map(|&word| word.to_owned());
         self.told.push((role, further.collect()));
+    }
+
+    /// Where a process is from its next start on.
+    pub fn place(&mut self, who: Who, host: &Host) {
+        self.places.insert(who, host.clone());
     }
 
     /// Starts so many of each.
@@ -89,10 +99,15 @@ impl Fleet {
     /// When it does not come up.
     pub async fn begin_told(&mut self, who: Who, alone: &[&str]) -> Result<()> {
         let (role, _) = who;
+        let host = self.places.get(&who).cloned();
+        let address = host
+            .as_ref()
+            .map_or(Ipv4Addr::LOCALHOST, |host| host.address);
+        let anywhere = format!("{address}:0");
         let before = self.url(who);
         let listen = before
             .as_deref()
-            .map_or("127.0.0.1:0", |url| url.trim_start_matches("http://"));
+            .map_or(&*anywhere, |url| url.trim_start_matches("http://"));
         let embeddings = self.url(("embeddings", 0)).unwrap_or_default();
         let mut further = Vec::new();
         if ["embeddings", "gateway"].contains(&role) {
@@ -107,8 +122,10 @@ impl Fleet {
         // One that does not reach the bus in time ends, and is started again, as supervisors do.
         let mut failed = None;
         let starting = until(&format!("{role} to start"), async || {
-            let started = self.ground.role_of(&self.binary, role, &further).await;
-            Ok(started.map_err(|error| failed = Some(error)).ok())
+            let starting = self
+                .ground
+                .role_of(&self.binary, host.as_ref(), role, &further);
+            Ok(starting.await.map_err(|error| failed = Some(error)).ok())
         })
         .await;
         let (process, url) = starting.with_context(|| format!("{failed:?}"))?;

@@ -26,7 +26,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval};
 
 use super::fleet::{Fleet, Who};
-use super::growing::{more, recovers};
+pub use super::growing::more;
+use super::growing::recovers;
 use super::outages::AWAY;
 use crate::ground;
 use crate::recording::is_ingest_child;
@@ -48,7 +49,7 @@ const LOGS: &str = env!("CARGO_TARGET_TMPDIR");
 /// The sample clip, in seconds.
 const CLIP: u64 = 90;
 /// What survivors say of those that were killed, besides what is said while the bus is away.
-const EXPECTED: [(&str, &str); 2] = [
+pub const EXPECTED: [(&str, &str); 2] = [
     (
         "the source is opened again",
         "a child was killed, or began before its camera",
@@ -70,13 +71,13 @@ pub struct Story {
 }
 
 /// Everything that the bus showed to have taken, while it took it.
-struct Witness {
+pub struct Witness {
     seen: Arc<Mutex<BTreeSet<String>>>,
     watching: JoinHandle<()>,
 }
 
 impl Witness {
-    async fn start(bus: &Bus) -> Result<Self> {
+    pub async fn start(bus: &Bus) -> Result<Self> {
         let seen: Arc<Mutex<BTreeSet<String>>> = Arc::default();
         let all = StreamName::Observations;
         let mut tail = bus
@@ -94,7 +95,7 @@ impl Witness {
         Ok(Self { seen, watching })
     }
 
-    fn seen(self) -> BTreeSet<String> {
+    pub fn seen(self) -> BTreeSet<String> {
         self.watching.abort();
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.clone()
@@ -189,7 +190,7 @@ fn children_of(fleet: &Fleet, who: Who) -> Result<Vec<Pid>> {
 }
 
 /// The sample clip as often as it takes, in one file.
-async fn long_clip(dir: &Path, length: Duration) -> Result<PathBuf> {
+pub async fn long_clip(dir: &Path, length: Duration) -> Result<PathBuf> {
     let path = dir.join("long.mp4");
     let times = (length.as_secs() / CLIP + 4).to_string();
     let made = Command::new("ffmpeg")
@@ -204,7 +205,7 @@ async fn long_clip(dir: &Path, length: Duration) -> Result<PathBuf> {
 }
 
 /// A stream and its index, with an alert on it, running.
-async fn watched(
+pub async fn watched(
     client: &mut Client,
     url: &str,
     playback: Playback,
@@ -297,7 +298,15 @@ pub async fn check(story: Story) -> Result<()> {
     let told = async {
         killer.goes_on(&mut stage.fleet, &story).await?;
         streams.push(stage.finish(&streams).await?);
-        accounted(&stage, &streams, &witness.seen(), killer.costly).await
+        let seen = witness.seen();
+        accounted(
+            &stage.fleet,
+            &stage.receiver,
+            &streams,
+            &seen,
+            killer.costly,
+        )
+        .await
     }
     .await;
     if told.is_err() {
@@ -313,17 +322,19 @@ pub async fn check(story: Story) -> Result<()> {
     stage.fleet.end(&expected).await
 }
 
-async fn accounted(
-    stage: &Stage,
+/// Compares what was `seen` to be acknowledged with what came out, after so many faults that may have cost windows.
+pub async fn accounted(
+    fleet: &Fleet,
+    receiver: &Receiver,
     streams: &[(String, String)],
     seen: &BTreeSet<String>,
     costly: usize,
 ) -> Result<()> {
-    let mut client = stage.fleet.client(0).await?;
+    let mut client = fleet.client(0).await?;
     let mut kept = BTreeSet::new();
     let mut fired = BTreeSet::new();
     for (stream, index) in streams {
-        let ledger = Ledger::read(&stage.fleet.ground.bus, stream).await?;
+        let ledger = Ledger::read(&fleet.ground.bus, stream).await?;
         ledger.compare(&mut client, stream, &[index]).await?;
         let missing = ledger.missing(index);
         until("every missing window to be counted", async || {
@@ -351,7 +362,7 @@ async fn accounted(
     let lost: Vec<&String> = seen.difference(&kept).collect();
     ensure!(lost.is_empty(), "taken by the bus and lost: {lost:?}");
     until("every firing to be told", async || {
-        let told = stage.receiver.webhooks(0).await?.into_iter();
+        let told = receiver.webhooks(0).await?.into_iter();
         let told: BTreeSet<String> = told.map(|webhook| webhook.id).collect();
         ensure!(told.is_subset(&fired), "{told:?} besides {fired:?}");
         Ok((told == fired).then_some(()))

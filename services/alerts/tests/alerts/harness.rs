@@ -273,11 +273,20 @@ impl Platform {
         count: usize,
     ) -> Result<Vec<M>> {
         until(&format!("{count} of {filter}"), async || {
-            let held = self.bus.read::<M>(stream, filter, 10_000).await?;
-            let enough = held.len() >= count;
-            Ok(enough.then(|| held.into_iter().map(|r| r.message).collect()))
+            let held = self.read(stream, filter).await?;
+            Ok((held.len() >= count).then_some(held))
         })
         .await
+    }
+
+    /// The messages that match and that the bus holds now.
+    pub async fn read<M: Message + Default + 'static>(
+        &self,
+        stream: StreamName,
+        filter: &str,
+    ) -> Result<Vec<M>> {
+        let read = Box::pin(self.bus.read::<M>(stream, filter, 10_000)).await?;
+        Ok(read.into_iter().map(|received| received.message).collect())
     }
 
     /// Waits until so much is counted: what is seen elsewhere may be counted a moment later.
@@ -323,7 +332,7 @@ impl Platform {
     ) -> Result<Vec<(String, i64, i64)>> {
         until(&format!("{count} observations, {state:?}"), async || {
             let all: Vec<Observation> = self
-                .held(StreamName::Observations, "obs.*.firing.*", 0)
+                .read(StreamName::Observations, "obs.*.firing.*")
                 .await?;
             let of_state: Vec<_> = all
                 .into_iter()

@@ -33,7 +33,7 @@ impl Platform {
     /// Every observation of firings, in the order of the bus.
     async fn bodies(&self) -> Result<Vec<FiringBody>> {
         let all: Vec<Observation> = self
-            .held(StreamName::Observations, "obs.*.firing.*", 0)
+            .read(StreamName::Observations, "obs.*.firing.*")
             .await?;
         let bodies = all.into_iter().filter_map(|observation| {
             let Some(Body::Firing(body)) = observation.body else {

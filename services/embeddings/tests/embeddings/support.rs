@@ -15,7 +15,7 @@ use sightline_inference::{Embedder, onnx};
 use sightline_proto::internal::observation::Body;
 use sightline_proto::internal::records_service_client::RecordsServiceClient;
 use sightline_proto::internal::{
-    AlertRecord, AudioSceneBody, DeleteRecordsRequest, EventRecord, IndexRecord,
+    AlertRecord, AudioSceneBody, DeadLetter, DeleteRecordsRequest, EventRecord, IndexRecord,
     ListRecordsRequest, Observation, Record, RecordFilter, RtStreamRecord, SceneBody,
     SearchRecordsRequest, TranscriptBody, Word,
 };
@@ -25,6 +25,7 @@ use sightline_service::Shutdown;
 use sightline_service::admin::Readiness;
 use sightline_service::clock::SystemClock;
 use sightline_service::metrics::Metrics;
+use sightline_testkit::until;
 use sightline_vectors::{EdgeStores, Stores};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -33,8 +34,8 @@ use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
-/// Far above what anything here takes.
-pub const LONG: Duration = Duration::from_secs(40);
+pub use sightline_testkit::LONG;
+
 pub const EPOCH_US: i64 = 1_795_514_400_000_000;
 pub const SECOND_US: i64 = 1_000_000;
 
@@ -158,38 +159,34 @@ impl Platform {
         Ok(())
     }
 
-    /// The verdicts on the bus, once there are as many.
+    /// The verdicts on the bus in the order of their start, once there are as many: those of one batch are published at the
+    /// same time.
     pub async fn verdicts(&self, count: usize) -> Result<Vec<Observation>> {
-        let waiting = async {
-            loop {
-                let found = self
-                    .bus
-                    .read::<Observation>(StreamName::Observations, "obs.*.verdict.*", 100)
-                    .await?;
-                if found.len() >= count {
-                    return Ok(found.into_iter().map(|v| v.message).collect());
-                }
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(LONG, waiting).await.context("no verdicts")?
+        let mut verdicts: Vec<Observation> = self
+            .held(StreamName::Observations, "obs.*.verdict.*", count)
+            .await?;
+        verdicts.sort_by_key(|verdict| verdict.start_us);
+        Ok(verdicts)
     }
 
     /// What consumers gave up, once there is as much of it.
     pub async fn dead_letters(&self, count: usize) -> Result<Vec<String>> {
-        let waiting = async {
-            loop {
-                let letters: Vec<_> = self
-                    .bus
-                    .read::<sightline_proto::internal::DeadLetter>(StreamName::Dlq, "dlq.*", 100)
-                    .await?;
-                if letters.len() >= count {
-                    return Ok(letters.into_iter().map(|l| l.message.reason).collect());
-                }
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(LONG, waiting).await.context("no dead letters")?
+        let letters: Vec<DeadLetter> = self.held(StreamName::Dlq, "dlq.*", count).await?;
+        Ok(letters.into_iter().map(|letter| letter.reason).collect())
+    }
+
+    async fn held<M: Message + Default>(
+        &self,
+        stream: StreamName,
+        filter: &str,
+        count: usize,
+    ) -> Result<Vec<M>> {
+        until(&format!("{count} of {filter}"), async || {
+            let held = self.bus.read::<M>(stream, filter, 100).await?;
+            let enough = held.len() >= count;
+            Ok(enough.then(|| held.into_iter().map(|r| r.message).collect()))
+        })
+        .await
     }
 }
 

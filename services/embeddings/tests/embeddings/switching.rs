@@ -11,6 +11,7 @@ use sightline_embeddings::Loader;
 use sightline_inference::{Embedder, InferenceError};
 use sightline_proto::internal::{Observation, Record, RecordKind};
 use sightline_service::failpoint;
+use sightline_testkit::until;
 use sightline_vectors::{EdgeStores, EmbeddingModel, Point, Rebuild, Stores};
 use tokio::time::{sleep, timeout};
 
@@ -180,7 +181,13 @@ async fn a_store_is_built_anew_when_somebody_wishes() -> Result<()> {
     let service = platform.serve().await?;
     rebuilt(&look, &before).await?;
     let left = [&stored.old[..50], &stored.new].concat();
-    assert_records(&service.holds(all(), left.len()).await?, &left)?;
+    // It is written a moment before the new store answers.
+    let records = until("what is left", async || {
+        let records = service.holds(all(), left.len()).await?;
+        Ok((records.len() == left.len()).then_some(records))
+    })
+    .await?;
+    assert_records(&records, &left)?;
     service.stop().await?;
 
     // A store that can't be read any more does not keep the service from starting.

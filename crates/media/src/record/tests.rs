@@ -178,7 +178,8 @@ fn what_fuzzing_found_is_read_or_refused() {
         for coding in [Coding::H264, Coding::H265] {
             let described = coding.configuration(&bytes);
             let framing = described.map_or(Framing::StartCodes, |(framing, _)| framing);
-            coding.head(framing, &bytes, &mut sets);
+            coding.head(framing, &bytes, &mut Vec::new());
+            coding.head(Framing::StartCodes, &bytes, &mut sets);
             let mut written = 0;
             framing.write(&bytes, |piece| written += piece.len());
             assert!(

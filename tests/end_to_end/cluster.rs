@@ -181,7 +181,7 @@ async fn every_part_of_a_cluster_may_be_cut_off_and_die() -> Result<()> {
         for (stream, _) in &streams {
             stop(&mut client, stream).await?;
         }
-        fleet.ground.drained().await?;
+        fleet.ground.worked_off().await?;
         let costly = 2 * (SERVERS + OTHERS.len());
         accounted(&fleet, &receiver, &streams, &witness.seen(), costly).await
     }

@@ -215,6 +215,29 @@ impl Ground {
         self.emptied(StreamName::Deliveries).await
     }
 
+    /// The same where nats-server was killed: it may still keep what was settled just before (2.9 does), and gives it out to nobody.
+    ///
+    /// # Errors
+    /// When work is never done.
+    pub async fn worked_off(&self) -> Result<()> {
+        for stream in [
+            StreamName::Frames,
+            StreamName::Audio,
+            StreamName::Observations,
+            StreamName::Deliveries,
+        ] {
+            until(
+                &format!("{} to be worked off", stream.as_str()),
+                async || {
+                    let backlog = self.bus.backlog(stream).await?;
+                    Ok((backlog == 0).then_some(()))
+                },
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
     async fn emptied(&self, stream: StreamName) -> Result<()> {
         until(&format!("{} to be empty", stream.as_str()), async || {
             let left = self.bus.subjects(stream, ">").await?;

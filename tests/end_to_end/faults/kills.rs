@@ -280,7 +280,7 @@ impl Stage {
         for (stream, _) in streams {
             stop(&mut client, stream).await?;
         }
-        self.fleet.ground.drained().await?;
+        self.fleet.ground.worked_off().await?;
         Ok(fresh)
     }
 }

@@ -12,10 +12,15 @@ try {
   const { page, errors, violations } = await open(browser);
   await page.addInitScript(() => {
     // A picture on the screen, not merely the wish to play.
-    const watch = (video) => video.requestVideoFrameCallback((now, { mediaTime }) => {
-      window.seen.start ??= mediaTime;
-      window.seen.playing ??= now;
-    });
+    const watch = (video) => {
+      video.requestVideoFrameCallback((now) => {
+        window.seen.playing ??= now;
+      });
+      // Where it plays from; a picture of what was loaded first may stand there before.
+      video.addEventListener('playing', () => {
+        window.seen.start ??= video.currentTime;
+      });
+    };
     new MutationObserver((_, observer) => {
       const video = document.querySelector('video');
       if (video) {

@@ -156,6 +156,8 @@ async fn every_part_of_a_cluster_may_be_cut_off_and_die() -> Result<()> {
     for role in ["gateway", "alerts"] {
         fleet.tell(role, &["--allow-egress", &hosts.address.to_string()]);
     }
+    // The network between them is the test's own.
+    fleet.tell("gateway", &["--allow-plain-keys"]);
     fleet.begin_all(&ROLES).await?;
     let witness = Witness::start(&fleet.ground.bus).await?;
     let mut client = fleet.client(0).await?;

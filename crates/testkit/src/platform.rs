@@ -226,14 +226,16 @@ impl Ground {
             StreamName::Observations,
             StreamName::Deliveries,
         ] {
-            until(
-                &format!("{} to be worked off", stream.as_str()),
-                async || {
-                    let backlog = self.bus.backlog(stream).await?;
-                    Ok((backlog == 0).then_some(()))
-                },
-            )
-            .await?;
+            let mut places = None;
+            let what = format!("{} to be worked off", stream.as_str());
+            let working = until(&what, async || {
+                let now = self.bus.places(stream).await?;
+                let is_done = now.values().all(|place| place.open == 0);
+                places = Some(now);
+                Ok(is_done.then_some(()))
+            });
+            let worked = working.await;
+            worked.with_context(|| format!("{places:?}"))?;
         }
         Ok(())
     }

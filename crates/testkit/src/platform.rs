@@ -215,7 +215,8 @@ impl Ground {
         self.emptied(StreamName::Deliveries).await
     }
 
-    /// The same where nats-server was killed: it may still keep what was settled just before (2.9 does), and gives it out to nobody.
+    /// The same where nats-server was killed: 2.9 may still keep what was settled just before, and gives it out to nobody, or count as
+    /// given out what it keeps no more.
     ///
     /// # Errors
     /// When work is never done.
@@ -230,8 +231,9 @@ impl Ground {
             let what = format!("{} to be worked off", stream.as_str());
             let working = until(&what, async || {
                 let now = self.bus.places(stream).await?;
-                let is_done = now.values().all(|place| place.open == 0);
+                let is_settled = now.values().all(|place| place.open == 0);
                 places = Some(now);
+                let is_done = is_settled || self.bus.subjects(stream, ">").await?.is_empty();
                 Ok(is_done.then_some(()))
             });
             let worked = working.await;

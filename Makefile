@@ -93,10 +93,11 @@ screenshots: console ## Walk through the console and write docs/screenshots anew
 	@mkdir -p docs/screenshots
 	@for name in live search; do ffmpeg -nostdin -v error -y -i $(SHOTS)/*-$$name.png -q:v 6 docs/screenshots/$$name.jpg; done
 
-# What the next release's protos are compared with, so that no client of this one breaks.
+# What the next release's protos are compared with, so that no client of this one breaks, and what it is upgraded from in a test.
 proto-landed: ## Take the protos as they are for what clients rely on (at a release)
 	@scripts/setup lint $(TOOLS)
 	$(BUF) build proto --path proto/sightline/v1 --exclude-source-info -o proto/landed.binpb
+	git rev-parse HEAD > proto/landed.commit
 
 parity: setup ## Compare vision-language models of true shape with transformers (ARGS='NAME...'; 8 GB, much time)
 	@models/parity/run $(ARGS)

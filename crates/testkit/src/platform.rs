@@ -242,7 +242,11 @@ impl Ground {
         Ok(())
     }
 
-    async fn emptied(&self, stream: StreamName) -> Result<()> {
+    /// Waits until a stream holds nothing.
+    ///
+    /// # Errors
+    /// When it always does.
+    pub async fn emptied(&self, stream: StreamName) -> Result<()> {
         until(&format!("{} to be empty", stream.as_str()), async || {
             let left = self.bus.subjects(stream, ">").await?;
             Ok(left.is_empty().then_some(()))

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use sightline_bus::StreamName;
 use sightline_proto::v1::rt_stream::{Playback, State};
 use sightline_testkit::oracle::Ledger;
 use sightline_testkit::platform::{alert, clip_url, connect, index, start, state};
@@ -65,7 +66,18 @@ pub async fn roll(from: &Path, to: &Path) -> Result<()> {
     }
     let mut client = fleet.client(0).await?;
     state(&mut client, &stream, State::Ended).await?;
-    fleet.ground.drained().await?;
+    for stream in [StreamName::Frames, StreamName::Audio] {
+        fleet.ground.emptied(stream).await?;
+    }
+    // The newer release's consumers of batches wait for it to come back: one before it may know no batches.
+    until("what both releases know to be worked off", async || {
+        let places = fleet.ground.bus.places(StreamName::Observations).await?;
+        let mut known = places
+            .iter()
+            .filter(|(name, _)| !name.starts_with("batching-"));
+        Ok(known.all(|(_, place)| place.open == 0).then_some(()))
+    })
+    .await?;
     let ledger = Ledger::read(&fleet.ground.bus, &stream).await?;
     assert_eq!(ledger.windows(&index), (0..18).collect::<Vec<u64>>());
     ledger.compare(&mut client, &stream, &[&index]).await?;

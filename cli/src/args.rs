@@ -10,6 +10,7 @@ use sightline_egress::Policy;
 use crate::client::args::ClientCommand;
 use crate::nats::NatsArgs;
 use crate::otel::OtelArgs;
+use crate::secret::{Secret, unrepeated};
 use crate::sinks::{SinkArgs, SinkNameArgs};
 use crate::vectors::VectorArgs;
 use sightline_gateway::{Tls, TlsError};
@@ -363,7 +364,8 @@ pub struct KeyArgs {
         long = "api-key",
         hide = true,
         env = "SIGHTLINE_API_KEY",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = unrepeated::<Secret>()
     )]
     pub api_key: Option<Secret>,
 }
@@ -421,29 +423,6 @@ pub struct ModelArgs {
     /// ONNX Runtime's shared library, 1.24 or newer; what `make setup` installed if unset.
     #[arg(long, value_name = "FILE", env = "SIGHTLINE_ONNXRUNTIME")]
     pub onnxruntime: Option<PathBuf>,
-}
-
-/// A text that is not shown.
-#[derive(Clone)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-impl std::str::FromStr for Secret {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let visible = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
-        if visible {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err("it has to be visible ASCII characters, without spaces")
-        }
-    }
 }
 
 /// A range, or a single address.

@@ -13,6 +13,7 @@ mod platform;
 mod recordings;
 mod reindex;
 mod roles;
+mod secret;
 mod signals;
 mod sinks;
 mod up;

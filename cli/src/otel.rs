@@ -4,6 +4,7 @@ use clap::Args;
 use sightline_service::telemetry::{Headers, Otlp};
 
 use crate::args::Command;
+use crate::secret::unrepeated;
 
 /// The attribute that names a process.
 const NAME: &str = "service.name";
@@ -31,6 +32,7 @@ pub struct OtelArgs {
         hide_env_values = true,
         default_value = "",
         hide_default_value = true,
+        value_parser = unrepeated::<Headers>(),
         help_heading = HEADING
     )]
     pub otlp_headers: Headers,

@@ -32,16 +32,9 @@ pub enum TelemetryError {
         /// Why.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// The collector's address can't be used.
-    #[error(
-        "the OTLP endpoint {endpoint:?} is not usable; write for example \"http://collector:4317\""
-    )]
-    Endpoint {
-        /// What was given.
-        endpoint: String,
-        /// Why.
-        source: tonic::transport::Error,
-    },
+    /// The collector's address can't be used. It is not repeated: there may be a password in it.
+    #[error("the OTLP endpoint is not usable; write for example \"http://collector:4317\"")]
+    Endpoint(#[source] tonic::transport::Error),
     /// The process has a logger already.
     #[error("logging is set up twice")]
     Twice,

@@ -17,7 +17,7 @@ pub use self::commands::{
 };
 pub use self::indexes::IndexCommand;
 use super::moment::Moment;
-use crate::args::Secret;
+use crate::secret::{Secret, unrepeated};
 
 /// What can be asked of a running server.
 #[derive(Debug, Subcommand)]
@@ -92,7 +92,13 @@ pub struct ServerArgs {
     pub server: String,
     /// The API key; set SIGHTLINE_API_KEY rather than this option, which other users of the machine can see. Without either, that
     /// of the data directory is taken for a server on this machine.
-    #[arg(long, global = true, env = "SIGHTLINE_API_KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "SIGHTLINE_API_KEY",
+        hide_env_values = true,
+        value_parser = unrepeated::<Secret>()
+    )]
     pub key: Option<Secret>,
     /// Where `up` on this machine keeps its key; ~/.local/share/sightline if unset.
     #[arg(long, global = true, value_name = "DIR", env = "SIGHTLINE_DATA_DIR")]

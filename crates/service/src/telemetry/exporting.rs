@@ -178,10 +178,7 @@ pub(super) fn parts(otlp: &Otlp, filter: EnvFilter) -> Result<[Part; 2], Telemet
 }
 
 fn endpoint(otlp: &Otlp) -> Result<Endpoint, TelemetryError> {
-    let failed = |source| TelemetryError::Endpoint {
-        endpoint: otlp.endpoint.clone(),
-        source,
-    };
+    let failed = TelemetryError::Endpoint;
     let mut endpoint = Endpoint::from_shared(otlp.endpoint.clone()).map_err(failed)?;
     if otlp.endpoint.starts_with("https://") {
         let tls = ClientTlsConfig::new().with_native_roots();

@@ -259,6 +259,10 @@ impl Fleet {
     /// # Errors
     /// When it can't be written.
     pub fn write_logs(&self, dir: &Path) -> Result<()> {
+        // Those of an earlier run would be taken for this one's.
+        if dir.exists() {
+            std::fs::remove_dir_all(dir)?;
+        }
         std::fs::create_dir_all(dir)?;
         let gone = self.logs.iter().cloned();
         let running = self.members.iter();

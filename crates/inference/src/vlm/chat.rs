@@ -8,6 +8,8 @@ use crate::vlm::family::{Family, Layout, Part};
 use crate::vlm::files::Directory;
 
 const TEMPLATE: &str = "chat";
+/// Instructions of a chat template, of which one message takes hundreds: a loop without end, in a file from elsewhere, ends.
+const MOST_INSTRUCTIONS: u64 = 1_000_000;
 
 /// What turns words into tokens.
 pub(super) struct Chat {
@@ -165,6 +167,7 @@ fn compiled(template: String) -> Result<Environment<'static>, minijinja::Error> 
     // As transformers compiles it.
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
+    environment.set_fuel(Some(MOST_INSTRUCTIONS));
     environment.add_template_owned(TEMPLATE, template)?;
     Ok(environment)
 }

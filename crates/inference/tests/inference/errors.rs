@@ -126,6 +126,21 @@ fn files_of_different_models() {
 }
 
 #[test]
+fn a_chat_template_that_would_go_on_for_ever() {
+    let copy = copy_of("demo-vlm");
+    let numbers = "{% for n in range(9999) %}";
+    let template =
+        format!("{numbers}{numbers}{numbers}x{{% endfor %}}{{% endfor %}}{{% endfor %}}");
+    let file = format!(r#"{{"chat_template": "{template}"}}"#);
+    fs::write(copy.path().join("chat_template.json"), file).unwrap();
+    let asked = load_vlm(copy.path()).and_then(|model| {
+        let frame = sightline_inference::RgbImage::new(64, 36, vec![100; 64 * 36 * 3])?;
+        model.window(&[frame], 5.0, View::Video).map(drop)
+    });
+    check(asked, &["rendering the chat template", "ran out of fuel"]);
+}
+
+#[test]
 fn truncated_files() {
     let truncate = |file: &Path| {
         let bytes = fs::read(file).unwrap();

@@ -8,6 +8,8 @@ use sightline_inference::vlm::{Precision, View};
 use sightline_testkit::dice::Dice;
 
 use super::file::parse;
+use super::listing;
+use super::registry::{MANIFEST, Manifest};
 use super::{Models, Source};
 use crate::models::tests::usual;
 
@@ -184,4 +186,34 @@ fn whatever_a_file_holds_it_is_read_or_refused() {
     let texts: Vec<String> = (0..5000).map(changed).collect();
     let (taken, refused): (Vec<_>, Vec<_>) = texts.iter().partition(|text| parsed(text).is_ok());
     assert!(taken.len() > 50 && refused.len() > 500, "both happen");
+}
+
+#[test]
+fn what_fuzzing_found_is_taken_or_refused() {
+    let corpus = sightline_testkit::repository().join("fuzz/corpus/model_manifests");
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut taken = [0; 3];
+    for input in std::fs::read_dir(corpus).expect("a corpus") {
+        let input = std::fs::read(input.expect("a file").path()).expect("read");
+        let Some((kind, content)) = input.split_first() else {
+            continue;
+        };
+        // As `fuzz/src/manifests.rs` tells them apart.
+        let kind = usize::from(kind % 3);
+        taken[kind] += usize::from(match kind {
+            0 => match parsed(&String::from_utf8_lossy(content)) {
+                Ok(models) => !models.describe.is_empty(),
+                Err(why) => {
+                    assert!(!why.is_empty());
+                    false
+                }
+            },
+            1 => listing::parse(content).is_ok(),
+            _ => {
+                std::fs::write(dir.path().join(MANIFEST), content).expect("written");
+                Manifest::read(dir.path()).is_some()
+            }
+        });
+    }
+    assert!(taken.iter().all(|&count| count > 0), "{taken:?}");
 }

@@ -257,3 +257,47 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, InferenceEr
     let value = serde_json::from_slice(text);
     value.map_err(|error| InferenceError::unsupported(path, error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In the order in which `fuzz/src/embed.rs` has them.
+    const FILES: [&str; 5] = [
+        "config.json",
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
+        "1_Pooling/config.json",
+        "model.onnx",
+    ];
+
+    #[test]
+    fn what_fuzzing_found_is_read_or_refused_by_its_name() {
+        let corpus = sightline_testkit::repository().join("fuzz/corpus/embedding_models");
+        let (mut read, mut refused) = (0, 0);
+        for input in fs::read_dir(corpus).expect("a corpus") {
+            let input = fs::read(input.expect("a file").path()).expect("read");
+            let Some((kind, content)) = input.split_first() else {
+                continue;
+            };
+            let dir = tempfile::tempdir().expect("a directory");
+            fs::create_dir(dir.path().join("1_Pooling")).expect("made");
+            let config = r#"{"_name_or_path": "intfloat/multilingual-e5-small"}"#;
+            fs::write(dir.path().join(FILES[0]), config).expect("written");
+            fs::write(dir.path().join(FILES[4]), "").expect("written");
+            let name = FILES[usize::from(*kind) % FILES.len()];
+            fs::write(dir.path().join(name), content).expect("written");
+            match Layout::read(dir.path()) {
+                Ok(layout) => {
+                    assert!(layout.max_tokens > 0);
+                    read += 1;
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains(name), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(read > 0 && refused > 0, "{read} {refused}");
+    }
+}

@@ -123,4 +123,15 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn what_fuzzing_found_is_no_ticket() {
+        let tickets = tickets();
+        let corpus = sightline_testkit::repository().join("fuzz/corpus/secrets");
+        for input in std::fs::read_dir(corpus).expect("a corpus") {
+            let input = std::fs::read(input.expect("a file").path()).expect("read");
+            let text = String::from_utf8_lossy(&input);
+            assert!(tickets.check(&text, 0).is_err(), "{text}");
+        }
+    }
 }

@@ -1,5 +1,5 @@
 //! What a collector gets: one trace from the capture of a window to the webhook, with the log lines and metrics around it; and
-//! that nobody waits for one that does not answer.
+//! that nobody waits for one that does not answer. And what Prometheus makes of a running platform.
 
 use anyhow::{Context, Result, ensure};
 use sightline_proto::v1::rt_stream::Playback;
@@ -8,7 +8,8 @@ use sightline_testkit::otlp::{Collector, HEADERS, Span};
 use sightline_testkit::platform::{Ground, alert, clip_url, connect, index, scenes, start};
 use sightline_testkit::process::Process;
 use sightline_testkit::receiver::{Receiver, Webhook};
-use sightline_testkit::until;
+use sightline_testkit::{repository, until};
+use tokio::process::Command;
 
 use crate::ground;
 use crate::playback::get;
@@ -197,5 +198,20 @@ async fn a_collector_that_does_not_answer_holds_up_nothing() -> Result<()> {
     let complaints = log.iter().filter(|line| line.contains(NOT_TAKEN));
     assert_eq!(complaints.count(), 3, "{log:#?}");
     assert_eq!(collector.spans().len(), 0);
+    Ok(())
+}
+
+/// The script's own account says which query of deploy/ found nothing, before this test would be ended. It ends what it has started.
+#[tokio::test]
+async fn every_query_of_the_dashboards_and_rules_has_data() -> Result<()> {
+    let asked = Command::new(repository().join("scripts/check-dashboards"))
+        .args(["--sightline", env!("CARGO_BIN_EXE_sightline")])
+        .args(["--seconds", "200"])
+        .output()
+        .await?;
+    let (told, faults) = (&asked.stdout, &asked.stderr);
+    let account = String::from_utf8_lossy(&[&told[..], faults].concat()).into_owned();
+    ensure!(asked.status.success(), "{account}");
+    ensure!(account.contains("are sound"), "{account}");
     Ok(())
 }
